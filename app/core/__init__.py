@@ -1,0 +1,1 @@
+"""Pure decisions: no I/O, clock, chance, logging or network. Time and chance are arguments."""

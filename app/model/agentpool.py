@@ -1,0 +1,62 @@
+"""The AgentPool resource: as it comes from the API server (spec not yet judged), and its spec once it is known good."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.model.meta import ObjectMeta
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A metav1.Condition; ``last_transition_time`` is RFC 3339 text in UTC."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+    observed_generation: int = 0
+    last_transition_time: str = ""
+
+
+class AgentPool(msgspec.Struct, frozen=True, rename="camel"):
+    """``spec`` and ``status`` stay as they came: a bad pool must be readable, so that its status can say what is bad."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: Any = None
+    status: Any = None
+
+
+class Autoscaler(msgspec.Struct, frozen=True, rename="camel"):
+    """Sizes are counted in agents (min/max_replicas), idleness in slots (min/max_idle), times in seconds."""
+
+    max_replicas: int
+    min_idle: int
+    max_idle: int
+    min_replicas: int = 0
+    idle_decay_second: int = 60
+    kill_unknown_after_second: int = 300
+    default_slots_per_agent: int = 1
+
+
+class PoolSpec(msgspec.Struct, frozen=True, rename="camel"):
+    """An AgentPool's spec that validation accepted. ``template`` is the PodTemplateSpec as the user wrote it."""
+
+    autoscaler: Autoscaler
+    template: dict[str, Any]
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One thing wrong with an object, as a StatusCause of the Kubernetes API.
+
+    ``field`` is a path as kubectl prints it (``spec.template.spec.containers[0].image``), ``reason`` a CauseType
+    (FieldValueRequired, FieldValueInvalid, FieldValueNotSupported, FieldValueForbidden …).
+    """
+
+    field: str
+    reason: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"

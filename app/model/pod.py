@@ -1,0 +1,58 @@
+"""The part of a Pod that a scaling decision reads."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from app.model.meta import ObjectMeta
+
+
+class PodCondition(msgspec.Struct, frozen=True, rename="camel"):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerStateWaiting(msgspec.Struct, frozen=True, rename="camel"):
+    reason: str = ""
+    message: str = ""
+
+
+class ContainerStateRunning(msgspec.Struct, frozen=True, rename="camel"):
+    started_at: datetime | None = None
+
+
+class ContainerState(msgspec.Struct, frozen=True, rename="camel"):
+    waiting: ContainerStateWaiting | None = None
+    running: ContainerStateRunning | None = None
+
+
+class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
+    name: str = ""
+    ready: bool = False
+    restart_count: int = 0
+    state: ContainerState = ContainerState()
+
+
+class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
+    node_name: str = ""
+    host_network: bool = False
+
+
+class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
+    host_ip: str = msgspec.field(default="", name="hostIP")
+    conditions: tuple[PodCondition, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class Pod(msgspec.Struct, frozen=True, rename="camel"):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
