@@ -63,17 +63,20 @@ class Server(_Section):
 
 
 class Broker(_Section):
-    """The gRPC port that agents and clients dial. ``address`` is what a created velda.yaml tells agents."""
+    """The gRPC port that agents and clients dial."""
 
     host: str = "0.0.0.0"  # noqa: S104  agents dial it from their pods
     port: int = Field(default=50051, ge=1, le=65535)
-    address: str | None = None
 
 
 class Agents(_Section):
-    """What a worker pod gets: the ConfigMap with velda.yaml, mounted at /run/velda."""
+    """What a worker pod gets: the ConfigMap with velda.yaml, mounted at /run/velda.
+
+    ``velda_yaml`` names a file; where a pool's namespace lacks the ConfigMap, it is created from that file and kept.
+    """
 
     config_map: str = Field(default="velda-config", min_length=1)
+    velda_yaml: str | None = Field(default=None, min_length=1)
 
 
 class Webhook(_Section):

@@ -21,7 +21,7 @@ class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True)
 
 
 class AgentPool(msgspec.Struct, frozen=True, rename="camel"):
-    """``spec`` and ``status`` stay as they came: a bad pool must be readable, so that its status can say what is bad."""
+    """``spec`` and ``status`` stay as they came: a bad pool must be readable, so that its status can say why."""
 
     metadata: ObjectMeta = ObjectMeta()
     spec: Any = None
