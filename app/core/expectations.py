@@ -1,0 +1,50 @@
+"""What was asked of the API server and the watch has not shown yet, so that nothing is asked for twice."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+TTL = 300.0
+"""Seconds after which an expectation is given up (source: ReplicaSet's ExpectationsTimeout)."""
+
+
+class Expectations:
+    """One pool's pods on their way: created by name (ours to choose), deleted by uid. Times are monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._created: dict[str, float] = {}
+        self._deleted: dict[str, float] = {}
+
+    def expect_creation(self, name: str, *, now: float) -> None:
+        self._created[name] = now + TTL
+
+    def creation_failed(self, name: str) -> None:
+        self._created.pop(name, None)
+
+    def expect_deletion(self, uid: str, *, now: float) -> None:
+        self._deleted[uid] = now + TTL
+
+    def deletion_failed(self, uid: str) -> None:
+        self._deleted.pop(uid, None)
+
+    def observe(self, name: str, uid: str, *, gone: bool) -> None:
+        """The watch has shown this pod: it exists (``gone`` False), or it is terminating or deleted."""
+        self._created.pop(name, None)
+        if gone:
+            self._deleted.pop(uid, None)
+
+    def creating(self, *, now: float) -> Collection[str]:
+        """Names asked for and not seen yet."""
+        self._drop_expired(self._created, now)
+        return self._created.keys()
+
+    def deleting(self, *, now: float) -> Collection[str]:
+        """Uids whose deletion was asked for and is not seen yet."""
+        self._drop_expired(self._deleted, now)
+        return self._deleted.keys()
+
+    @staticmethod
+    def _drop_expired(deadlines: dict[str, float], now: float) -> None:
+        # Insertion order is deadline order: only the head can have expired.
+        while deadlines and (head := next(iter(deadlines))) and deadlines[head] <= now:
+            del deadlines[head]

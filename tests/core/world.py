@@ -1,0 +1,226 @@
+"""A pool in a world with a virtual clock: plans are carried out at once, agents join when the test says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from app.core.agents import AgentView, PoolAgents
+from app.core.backoff import NONE, Backoff, failed, succeeded
+from app.core.reconcile import Memory, Observed, Plan, reconcile, remember
+from app.model.agentpool import AgentPool, Autoscaler, FieldError, PoolSpec
+from app.model.meta import FINALIZER, POOL_LABEL, ObjectMeta
+from app.model.pod import Pod, PodStatus
+
+EPOCH = 1_800_000_000.0
+TEMPLATE: dict[str, Any] = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "agent"}]}}
+
+
+@dataclass
+class Agent:
+    slots: int
+    sessions: list[str] = field(default_factory=list)
+    connected: bool = True
+    since: float = 0.0
+
+
+class World:
+    """One pool, its pods and agents. ``settle()`` reconciles until nothing is left to do at this instant."""
+
+    def __init__(self, **limits: Any) -> None:
+        numbers = {"max_replicas": 5, "min_idle": 1, "max_idle": 2} | limits
+        self.now = 1000.0
+        self.spec: PoolSpec | list[FieldError] = PoolSpec(autoscaler=Autoscaler(**numbers), template=TEMPLATE)
+        meta = ObjectMeta(name="p", namespace="n", uid="pool-uid", generation=1, finalizers=(FINALIZER,))
+        self.pool = AgentPool(metadata=meta)
+        self.pods: dict[str, Pod] = {}
+        self.agents: dict[str, Agent] = {}
+        self.queue: list[tuple[int, int, str]] = []
+        self.memory: Memory | None = None
+        self.backoff: Backoff = NONE
+        self.refusal = ""
+        self.attempts = 0
+        self.created: list[str] = []
+        self.deleted: list[str] = []
+        self.closed = False
+        self.plan: Plan | None = None
+        self._serial = 0
+
+    # What the test does.
+
+    def join(self, *names: str, slots: int | None = None) -> None:
+        assert isinstance(self.spec, PoolSpec)
+        default = self.spec.autoscaler.default_slots_per_agent
+        for name in names or [name for name in self.pods if name not in self.agents]:
+            self._phase(name, "Running")
+            self.agents[name] = Agent(slots=slots or default, since=self.now)
+        self._dispatch()
+        self.settle()
+
+    def request(self, *sessions: str, priority: int = 0) -> None:
+        for session in sessions:
+            self._serial += 1
+            self.queue.append((-priority, self._serial, session))
+        self._dispatch()
+        self.settle()
+
+    def cancel(self, session: str) -> None:
+        self.queue = [entry for entry in self.queue if entry[2] != session]
+        self.settle()
+
+    def end(self, *sessions: str) -> None:
+        for agent in self.agents.values():
+            if any(session in agent.sessions for session in sessions):
+                agent.sessions = [session for session in agent.sessions if session not in sessions]
+                agent.since = self.now
+        self._dispatch()
+        self.settle()
+
+    def lose(self, name: str) -> None:
+        self.agents[name].connected, self.agents[name].since = False, self.now
+        self.settle()
+
+    def rejoin(self, name: str) -> None:
+        self.agents[name].connected, self.agents[name].since = True, self.now
+        self.settle()
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, waking up whenever the plan asked to."""
+        end = self.now + seconds
+        while self.plan and self.plan.next_at is not None and self.plan.next_at <= end:
+            self.now = max(self.now, self.plan.next_at)
+            self.settle()
+        self.now = end
+        self.settle()
+
+    def edit(self, **limits: Any) -> None:
+        assert isinstance(self.spec, PoolSpec)
+        autoscaler = msgspec.structs.replace(self.spec.autoscaler, **limits)
+        self.spec = msgspec.structs.replace(self.spec, autoscaler=autoscaler)
+        meta = msgspec.structs.replace(self.pool.metadata, generation=self.pool.metadata.generation + 1)
+        self.pool = msgspec.structs.replace(self.pool, metadata=meta)
+        self.settle()
+
+    def restart(self) -> None:
+        """The process starts anew: it remembers nothing, and no agent has joined it yet."""
+        self.memory, self.backoff = None, NONE
+        self.lost_agents, self.agents = self.agents, {}
+        self.settle()
+
+    def return_from_restart(self, *names: str) -> None:
+        for name in names:
+            self.agents[name] = self.lost_agents[name]
+            self.agents[name].since = self.now
+        self.settle()
+
+    def delete(self) -> None:
+        meta = msgspec.structs.replace(self.pool.metadata, deletion_timestamp=datetime.fromtimestamp(EPOCH, UTC))
+        self.pool = msgspec.structs.replace(self.pool, metadata=meta)
+        self.settle()
+
+    def finish(self, name: str, reason: str = "") -> None:
+        """The pod ends by itself."""
+        self._phase(name, "Failed", reason)
+        self.settle()
+
+    # What the test sees.
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """Agents pending, idle, running."""
+        idle = sum(not agent.sessions for name, agent in self.agents.items() if name in self.pods)
+        return len(set(self.pods) - set(self.agents)), idle, len(self.agents) - idle
+
+    @property
+    def status(self) -> dict[str, Any]:
+        status = self.pool.status
+        assert isinstance(status, dict)
+        return status
+
+    def condition(self, kind: str) -> str:
+        return next(str(c["status"]) for c in self.status["conditions"] if c["type"] == kind)
+
+    def where(self, session: str) -> str | None:
+        return next((name for name, agent in self.agents.items() if session in agent.sessions), None)
+
+    # How plans are carried out.
+
+    def settle(self) -> None:
+        for _ in range(200):
+            if not self.step():
+                return
+        raise AssertionError("the plan never comes to rest")
+
+    def step(self) -> bool:
+        """One reconcile, carried out; True when it did something."""
+        seen = Observed(
+            pool=self.pool,
+            spec=self.spec,
+            pods=tuple(self.pods.values()),
+            orphans=(),
+            agents=PoolAgents(
+                agents={
+                    name: AgentView(name, agent.connected, agent.slots, len(agent.sessions), agent.since)
+                    for name, agent in self.agents.items()
+                },
+                pending_sessions=len(self.queue),
+            ),
+            creating=(),
+            deleting=(),
+            backoff=self.backoff,
+            now=self.now,
+            wall=EPOCH + self.now,
+        )
+        if self.memory is None:
+            self.memory = remember(seen.pods, seen.agents, now=self.now)
+        plan = self.plan = reconcile(seen, self.memory)
+        self.memory, self.backoff = plan.memory, plan.backoff
+        return self._carry_out(plan)
+
+    def _carry_out(self, plan: Plan) -> bool:
+        self.closed = self.closed or plan.close
+        if plan.status is not None:
+            self.pool = msgspec.structs.replace(self.pool, status=dict(plan.status))
+        if plan.finalizers is not None:
+            meta = msgspec.structs.replace(self.pool.metadata, finalizers=plan.finalizers)
+            self.pool = msgspec.structs.replace(self.pool, metadata=meta)
+        if plan.failure:
+            self.backoff = failed(self.backoff, plan.failure, now=self.now, wall=EPOCH + self.now, jitter=0.5)
+        for removal in plan.removals:
+            self._remove(removal.worker.name)
+        for _ in range(plan.create):
+            self._create()
+        return bool(plan.removals or plan.create or plan.status is not None)
+
+    def _create(self) -> None:
+        self.attempts += 1
+        if self.refusal:
+            self.backoff = failed(self.backoff, self.refusal, now=self.now, wall=EPOCH + self.now, jitter=0.5)
+            return
+        self.backoff = succeeded(self.backoff)
+        self._serial += 1
+        name = f"p-{self._serial:04}"
+        created = datetime.fromtimestamp(EPOCH + self.now, UTC)
+        meta = ObjectMeta(
+            name=name, namespace="n", uid=f"uid-{name}", labels={POOL_LABEL: "p"}, creation_timestamp=created
+        )
+        self.pods[name] = Pod(metadata=meta)
+        self.created.append(name)
+
+    def _remove(self, name: str) -> None:
+        del self.pods[name]
+        self.agents.pop(name, None)
+        self.deleted.append(name)
+
+    def _phase(self, name: str, phase: str, reason: str = "") -> None:
+        self.pods[name] = msgspec.structs.replace(self.pods[name], status=PodStatus(phase=phase, reason=reason))
+
+    def _dispatch(self) -> None:
+        self.queue.sort()
+        for agent in self.agents.values():
+            while self.queue and agent.connected and len(agent.sessions) < agent.slots:
+                agent.sessions.append(self.queue.pop(0)[2])
+                agent.since = self.now
