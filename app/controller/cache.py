@@ -1,0 +1,145 @@
+"""What the informers have shown, indexed by pool, so that an event costs the same however many pools there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from app.core.agents import AgentPod, PoolInfo
+from app.model.agentpool import AgentPool
+from app.model.meta import POOL_LABEL, NamespacedName
+from app.model.pod import Pod
+
+Listener = Callable[[NamespacedName], None]
+
+
+class PoolCache:
+    """Pools and their pods. Also the broker's PoolDirectory: it answers without a request."""
+
+    def __init__(self) -> None:
+        self._pools: dict[NamespacedName, AgentPool] = {}
+        self._info: dict[NamespacedName, PoolInfo] = {}
+        self._names: dict[str, set[NamespacedName]] = {}
+        self._pods: dict[NamespacedName, dict[str, Pod]] = {}
+        self._pool_listeners: list[Listener] = []
+        self._pod_listeners: list[Callable[[NamespacedName, Pod | None, Pod | None], None]] = []
+
+    def listen(
+        self, *, pool: Listener, pod: Callable[[NamespacedName, Pod | None, Pod | None], None] | None = None
+    ) -> None:
+        """Be told of a changed pool, and of a changed pod with its pool (old, new; None where there is none)."""
+        self._pool_listeners.append(pool)
+        if pod:
+            self._pod_listeners.append(pod)
+
+    # Fed by the informers.
+
+    def pool_changed(self, old: AgentPool | None, new: AgentPool | None) -> None:
+        present = new or old
+        if present is None:
+            return
+        key = present.metadata.key
+        if new is None:
+            self._forget(key)
+        else:
+            self._pools[key] = new
+            self._names.setdefault(key.name, set()).add(key)
+            self._set_info(key, new)
+        for listener in self._pool_listeners:
+            listener(key)
+
+    def pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        """A pod whose pool label is edited leaves one pool and enters another."""
+        before, after = _pool_of(old), _pool_of(new)
+        if before and before != after:
+            self._pod_in(before, old, None)
+        if after:
+            self._pod_in(after, old if before == after else None, new)
+
+    def _pod_in(self, key: NamespacedName, old: Pod | None, new: Pod | None) -> None:
+        pods = self._pods.setdefault(key, {})
+        if new:
+            pods[new.metadata.name] = new
+        elif old:
+            pods.pop(old.metadata.name, None)
+        if not pods:
+            del self._pods[key]
+        for listener in self._pod_listeners:
+            listener(key, old, new)
+
+    def _forget(self, key: NamespacedName) -> None:
+        self._pools.pop(key, None)
+        self._info.pop(key, None)
+        named = self._names.get(key.name, set())
+        named.discard(key)
+        if not named:
+            self._names.pop(key.name, None)
+
+    def _set_info(self, key: NamespacedName, pool: AgentPool) -> None:
+        known = self._info.get(key)
+        self._info[key] = PoolInfo(
+            key=key,
+            default_slots=_default_slots(pool),
+            deleting=pool.metadata.deletion_timestamp is not None,
+            allocation_error=known.allocation_error if known else "",
+            allocation_error_time=known.allocation_error_time if known else None,
+        )
+
+    # Read by the controller.
+
+    def pool(self, key: NamespacedName) -> AgentPool | None:
+        return self._pools.get(key)
+
+    def keys(self) -> list[NamespacedName]:
+        return list(self._pools)
+
+    def labelled_pods(self, key: NamespacedName) -> Mapping[str, Pod]:
+        """Pods that carry the pool's label, whoever owns them, by name."""
+        return self._pods.get(key, {})
+
+    def report_error(self, key: NamespacedName, error: str, when: float | None) -> None:
+        """What the last failed creation said (empty: all is well), for those who watch the pool through the broker."""
+        if info := self._info.get(key):
+            self._info[key] = PoolInfo(
+                key=key,
+                default_slots=info.default_slots,
+                deleting=info.deleting,
+                allocation_error=error,
+                allocation_error_time=when,
+            )
+
+    # PoolDirectory, read by the broker.
+
+    def pools(self) -> list[PoolInfo]:
+        return [self._info[key] for key in sorted(self._info)]
+
+    def find_pools(self, name: str) -> list[PoolInfo]:
+        namespace, slash, bare = name.partition("/")
+        if slash:
+            info = self._info.get(NamespacedName(namespace, bare))
+            return [info] if info else []
+        return [self._info[key] for key in sorted(self._names.get(name, ()))]
+
+    def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:
+        owner, pod = self._pools.get(pool), self.labelled_pods(pool).get(name)
+        if owner is None or pod is None or pod.metadata.controller_uid() != owner.metadata.uid:
+            return None
+        return AgentPod(
+            pool=pool,
+            name=name,
+            uid=pod.metadata.uid,
+            ip=pod.status.pod_ip,
+            host_ip=pod.status.host_ip,
+            terminating=pod.metadata.deletion_timestamp is not None,
+        )
+
+
+def _pool_of(pod: Pod | None) -> NamespacedName | None:
+    name = pod.metadata.label(POOL_LABEL) if pod else ""
+    return NamespacedName(pod.metadata.namespace, name) if pod and name else None
+
+
+def _default_slots(pool: AgentPool) -> int:
+    """As the spec says it, for a spec that may be anything."""
+    autoscaler = pool.spec.get("autoscaler") if isinstance(pool.spec, dict) else None
+    slots = autoscaler.get("defaultSlotsPerAgent", 1) if isinstance(autoscaler, dict) else 1
+    return slots if isinstance(slots, int) and slots > 0 else 1

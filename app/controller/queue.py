@@ -1,0 +1,101 @@
+"""Work by key: one handler call at a time for each key, any number of keys at once, so that no key waits on another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import structlog
+
+K = TypeVar("K", bound=Hashable)
+
+RETRY_FIRST = 1.0
+RETRY_MAX = 60.0
+
+log = structlog.get_logger()
+
+
+class KeyQueue(Generic[K]):
+    """``add`` asks for a call of the handler; asking again before it starts changes nothing, while it runs once more.
+
+    A handler that raises is logged and called again after 1 s, 2 s … 60 s; other keys do not notice.
+    """
+
+    def __init__(self, handler: Callable[[K], Awaitable[None]]) -> None:
+        self._handler = handler
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+
+    async def run(self) -> None:
+        """Serve keys until cancelled; keys added before that are dropped, for the caller adds all of them at a start."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
+            self._drop_all()
+
+    def add(self, key: K) -> None:
+        """Handle the key as soon as may be."""
+        self._cancel_timer(key)
+        if self._tasks is None:
+            return
+        if key in self._running:
+            self._again.add(key)
+        else:
+            self._running.add(key)
+            self._tasks.create_task(self._serve(key), name=f"reconcile {key}")
+
+    def add_at(self, key: K, when: float) -> None:
+        """Handle the key at the loop's time ``when`` (seconds), unless it is due sooner anyway."""
+        timer = self._timers.get(key)
+        if self._tasks is None or (timer and timer.when() <= when):
+            return
+        self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_at(when, self.add, key)
+
+    def spawn(self, work: Awaitable[None], *, name: str) -> None:
+        """Run work beside the handlers, to be cancelled with them."""
+        if self._tasks is None:
+            raise RuntimeError("the queue does not run")
+        self._tasks.create_task(_as_coroutine(work), name=name)
+
+    async def _serve(self, key: K) -> None:
+        try:
+            while True:
+                self._again.discard(key)
+                await self._call(key)
+                if key not in self._again:
+                    return
+        finally:
+            self._running.discard(key)
+
+    async def _call(self, key: K) -> None:
+        try:
+            await self._handler(key)
+            self._failures.pop(key, None)
+        except Exception:  # one bad object never stops another
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            delay = min(RETRY_MAX, RETRY_FIRST * 2.0 ** (failures - 1))
+            log.exception("reconcile failed", pool=str(key), retry_in_seconds=delay)
+            self.add_at(key, asyncio.get_running_loop().time() + delay)
+
+    def _cancel_timer(self, key: K) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
+    def _drop_all(self) -> None:
+        for key in list(self._timers):
+            self._cancel_timer(key)
+        self._running.clear()
+        self._again.clear()
+        self._failures.clear()
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work
