@@ -70,13 +70,16 @@ class Broker(_Section):
 
 
 class Agents(_Section):
-    """What a worker pod gets: the ConfigMap with velda.yaml, mounted at /run/velda.
+    """What a worker pod gets, the ConfigMap with velda.yaml mounted at /run/velda; and how an agent must prove itself.
 
     ``velda_yaml`` names a file; where a pool's namespace lacks the ConfigMap, it is created from that file and kept.
+    ``authentication``: ``pod`` takes an agent only under the name of a live pod of its pool and from that pod's
+    address; ``none`` believes every agent, for tests.
     """
 
     config_map: str = Field(default="velda-config", min_length=1)
     velda_yaml: str | None = Field(default=None, min_length=1)
+    authentication: Literal["pod", "none"] = "pod"
 
 
 class Webhook(_Section):

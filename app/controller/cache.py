@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from app.core.agents import AgentPod, PoolInfo
 from app.model.agentpool import AgentPool
 from app.model.meta import POOL_LABEL, NamespacedName
 from app.model.pod import Pod
 
-Listener = Callable[[NamespacedName], None]
+PoolListener = Callable[[NamespacedName], None]
+PodListener = Callable[[NamespacedName, Pod | None, Pod | None], None]
 
 
 class PoolCache:
@@ -20,16 +22,19 @@ class PoolCache:
         self._info: dict[NamespacedName, PoolInfo] = {}
         self._names: dict[str, set[NamespacedName]] = {}
         self._pods: dict[NamespacedName, dict[str, Pod]] = {}
-        self._pool_listeners: list[Listener] = []
-        self._pod_listeners: list[Callable[[NamespacedName, Pod | None, Pod | None], None]] = []
+        self._pool_listeners: list[PoolListener] = []
+        self._pod_listeners: list[PodListener] = []
 
-    def listen(
-        self, *, pool: Listener, pod: Callable[[NamespacedName, Pod | None, Pod | None], None] | None = None
-    ) -> None:
-        """Be told of a changed pool, and of a changed pod with its pool (old, new; None where there is none)."""
+    @contextmanager
+    def listening(self, *, pool: PoolListener, pod: PodListener) -> Iterator[None]:
+        """Be told of each changed pool, and of each changed pod with its pool (old, new; None where there is none)."""
         self._pool_listeners.append(pool)
-        if pod:
-            self._pod_listeners.append(pod)
+        self._pod_listeners.append(pod)
+        try:
+            yield
+        finally:
+            self._pool_listeners.remove(pool)
+            self._pod_listeners.remove(pod)
 
     # Fed by the informers.
 
@@ -89,8 +94,11 @@ class PoolCache:
     def pool(self, key: NamespacedName) -> AgentPool | None:
         return self._pools.get(key)
 
-    def keys(self) -> list[NamespacedName]:
+    def pool_keys(self) -> list[NamespacedName]:
         return list(self._pools)
+
+    def keys_in(self, namespace: str) -> list[NamespacedName]:
+        return [key for key in self._pools if key.namespace == namespace]
 
     def labelled_pods(self, key: NamespacedName) -> Mapping[str, Pod]:
         """Pods that carry the pool's label, whoever owns them, by name."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -31,7 +31,7 @@ class KeyQueue(Generic[K]):
         self._failures: dict[K, int] = {}
 
     async def run(self) -> None:
-        """Serve keys until cancelled; keys added before that are dropped, for the caller adds all of them at a start."""
+        """Serve keys until cancelled. Keys added before that are dropped: the caller adds all of them at a start."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -59,11 +59,12 @@ class KeyQueue(Generic[K]):
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_at(when, self.add, key)
 
-    def spawn(self, work: Awaitable[None], *, name: str) -> None:
-        """Run work beside the handlers, to be cancelled with them."""
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Run work beside the handlers, to be cancelled with them; what it raises is logged and harms nobody."""
         if self._tasks is None:
-            raise RuntimeError("the queue does not run")
-        self._tasks.create_task(_as_coroutine(work), name=name)
+            work.close()
+            return
+        self._tasks.create_task(_guard(work, name), name=name)
 
     async def _serve(self, key: K) -> None:
         try:
@@ -97,5 +98,8 @@ class KeyQueue(Generic[K]):
         self._failures.clear()
 
 
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work
+async def _guard(work: Coroutine[Any, Any, None], name: str) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("background work failed", work=name)

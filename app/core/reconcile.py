@@ -196,7 +196,7 @@ def _refuse(seen: Observed, memory: Memory, errors: Sequence[FieldError]) -> Pla
 
 
 def _close(seen: Observed, memory: Memory) -> Plan:
-    """Rule 9: sessions are asked to end; pods go as they become free or when their grace is over; the finalizer last."""
+    """Rule 9: sessions are asked to end; pods go as they become free or when grace is over; the finalizer last."""
     held = tuple(name for name in seen.pool.metadata.finalizers if name != FINALIZER)
     since = seen.now if memory.closing_since is None else memory.closing_since
     closing = msgspec.structs.replace(memory, closing_since=since)

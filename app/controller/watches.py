@@ -1,0 +1,56 @@
+"""The informers that keep the caches warm, in every replica, whether it leads or not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from app.controller.cache import PoolCache
+from app.kube import paths
+from app.kube.client import Client
+from app.kube.informer import Informer
+from app.model.agentpool import AgentPool
+from app.model.meta import POOL_LABEL
+from app.model.pod import Pod
+from app.model.quota import ResourceQuota
+
+
+class Watches:
+    """AgentPools, the pods that carry our label, and quotas, of the given namespaces (none given: of all)."""
+
+    def __init__(
+        self, client: Client, cache: PoolCache, *, namespaces: tuple[str, ...], on_quota: Callable[[str], None]
+    ) -> None:
+        def quota_changed(old: ResourceQuota | None, new: ResourceQuota | None) -> None:
+            quota = new or old
+            if quota and (old is None or new is None or (old.spec, old.status) != (new.spec, new.status)):
+                on_quota(quota.metadata.namespace)
+
+        self._pools: list[Informer[AgentPool]] = []
+        self._rest: list[Informer[Pod] | Informer[ResourceQuota]] = []
+        for namespace in namespaces or (None,):
+            self._pools.append(
+                Informer(client, path=paths.agentpools(namespace), type=AgentPool, on_change=cache.pool_changed)
+            )
+            self._rest.append(
+                Informer(
+                    client, path=paths.pods(namespace), type=Pod, on_change=cache.pod_changed, label_selector=POOL_LABEL
+                )
+            )
+            self._rest.append(
+                Informer(client, path=paths.resource_quotas(namespace), type=ResourceQuota, on_change=quota_changed)
+            )
+
+    @property
+    def synced(self) -> bool:
+        return all(informer.synced.is_set() for informer in (*self._pools, *self._rest))
+
+    async def wait_synced(self) -> None:
+        for informer in (*self._pools, *self._rest):
+            await informer.synced.wait()
+
+    async def run(self) -> None:
+        """Follow the API server until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for informer in (*self._pools, *self._rest):
+                tasks.create_task(informer.run())

@@ -1,0 +1,129 @@
+"""Work by key: never twice at once for one key, never one key waiting for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.controller import queue as queues
+from app.controller.queue import KeyQueue
+
+
+@asynccontextmanager
+async def running(handler: Callable[[str], Awaitable[None]]) -> AsyncIterator[KeyQueue[str]]:
+    queue: KeyQueue[str] = KeyQueue(handler)
+    task = asyncio.create_task(queue.run())
+    await asyncio.sleep(0)
+    try:
+        yield queue
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_key_added_while_its_handler_runs_is_handled_once_more_and_not_at_the_same_time() -> None:
+    calls, at_once, gate, done = 0, 0, asyncio.Event(), asyncio.Event()
+
+    async def handler(_: str) -> None:
+        nonlocal calls, at_once
+        calls += 1
+        at_once += 1
+        assert at_once == 1
+        await gate.wait()
+        at_once -= 1
+        if calls == 2:
+            done.set()
+
+    async with running(handler) as queue:
+        queue.add("a")
+        await asyncio.sleep(0)
+        for _ in range(5):
+            queue.add("a")
+        gate.set()
+        await done.wait()
+        await asyncio.sleep(0)
+    assert calls == 2
+
+
+async def test_a_key_does_not_wait_for_another() -> None:
+    served = asyncio.Event()
+
+    async def handler(key: str) -> None:
+        if key == "slow":
+            await asyncio.Event().wait()
+        served.set()
+
+    async with running(handler) as queue:
+        queue.add("slow")
+        queue.add("quick")
+        await served.wait()
+
+
+async def test_a_handler_that_raises_is_called_again_and_others_do_not_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queues, "RETRY_FIRST", 0.001)
+    attempts, good, other = 0, asyncio.Event(), asyncio.Event()
+
+    async def handler(key: str) -> None:
+        nonlocal attempts
+        if key == "other":
+            other.set()
+            return
+        attempts += 1
+        if attempts < 3:
+            raise RuntimeError("no")
+        good.set()
+
+    async with running(handler) as queue:
+        queue.add("bad")
+        queue.add("other")
+        await other.wait()
+        await good.wait()
+    assert attempts == 3
+
+
+async def test_of_two_times_the_earlier_one_counts() -> None:
+    handled = asyncio.Queue[float]()
+    loop = asyncio.get_running_loop()
+
+    async def handler(_: str) -> None:
+        handled.put_nowait(loop.time())
+
+    async with running(handler) as queue:
+        now = loop.time()
+        queue.add_at("a", now + 3600)
+        queue.add_at("a", now + 0.01)
+        queue.add_at("a", now + 7200)
+        assert await handled.get() >= now + 0.01
+
+
+async def test_spawned_work_that_raises_harms_nobody() -> None:
+    handled = asyncio.Event()
+
+    async def handler(_: str) -> None:
+        handled.set()
+
+    async def broken() -> None:
+        raise RuntimeError("no")
+
+    async with running(handler) as queue:
+        queue.spawn(broken(), name="broken")
+        await asyncio.sleep(0)
+        queue.add("a")
+        await handled.wait()
+
+
+async def test_what_is_added_when_the_queue_does_not_run_is_dropped() -> None:
+    async def handler(_: str) -> None:
+        raise AssertionError("never called")
+
+    async def work() -> None:
+        raise AssertionError("never run")
+
+    queue: KeyQueue[str] = KeyQueue(handler)
+    queue.add("a")
+    queue.add_at("a", 0)
+    queue.spawn(work(), name="work")
+    await asyncio.sleep(0)
