@@ -1,0 +1,70 @@
+"""The worker pod of a pool, exactly as the controller creates it and as the webhook rehearses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from app.core.injection import inject
+from app.model.agentpool import AgentPool, PoolSpec
+from app.model.meta import API_VERSION, KIND, POOL_LABEL, TEMPLATE_HASH_LABEL
+
+NAME_LENGTH = 63
+"""A pod's name is its host name too, which DNS limits."""
+TRACKING_PREFIXES = (
+    "argocd.argoproj.io/tracking-id",
+    "argocd.argoproj.io/installation-id",
+    "kustomize.toolkit.fluxcd.io/",
+    "helm.toolkit.fluxcd.io/",
+    "meta.helm.sh/",
+    "config.kubernetes.io/owning-inventory",
+    "kubectl.kubernetes.io/last-applied-configuration",
+)
+"""Annotations by which tools find what they manage; a pod that carried one would be pruned."""
+
+
+def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> dict[str, Any]:
+    """The Pod to create: the template, what marks it as ours, and the injection. It shares parts with the template.
+
+    Nothing is copied from the AgentPool's own labels and annotations: they may be a GitOps tool's.
+    """
+    template = spec.template
+    meta = template.get("metadata") or {}
+    annotations = {
+        key: value for key, value in (meta.get("annotations") or {}).items() if not key.startswith(TRACKING_PREFIXES)
+    }
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": pool.metadata.name,
+        "uid": pool.metadata.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    metadata = {
+        "name": name,
+        "namespace": pool.metadata.namespace,
+        "labels": {
+            **(meta.get("labels") or {}),
+            POOL_LABEL: pool.metadata.name,
+            TEMPLATE_HASH_LABEL: template_hash(template),
+        },
+        **({"annotations": annotations} if annotations else {}),
+        "ownerReferences": [owner],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    return inject(pod, pool=pool.metadata.name, config_map=config_map)
+
+
+def template_hash(template: Mapping[str, Any]) -> str:
+    """Ten hex digits that change when the template does, however its keys are ordered."""
+    canonical = json.dumps(template, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def pod_name(pool_name: str, suffix: str) -> str:
+    """``POOL-SUFFIX``, with the pool's name cut and its dots replaced so that the whole is a host name."""
+    room = NAME_LENGTH - len(suffix) - 1
+    return f"{pool_name[:room].replace('.', '-').rstrip('-')}-{suffix}"
