@@ -1,0 +1,87 @@
+"""A running stage as tests see it: kubectl, helm, a client of ours, a namespace of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.process import StageError
+from tests.support.stage import CHECKOUT, KEEP_LOGS
+from tests.support.tools import tool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """The administrator's view of a stage."""
+
+    kubeconfig: Path
+    directory: Path
+
+    def kubectl(
+        self,
+        *args: str,
+        input: str | None = None,  # noqa: A002  as subprocess.run calls it
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run kubectl; with ``check`` a failure raises AssertionError with what it said."""
+        return self._run("kubectl", args, stdin=input, check=check)
+
+    def helm(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return self._run("helm", args, stdin=None, check=check)
+
+    def get(self, *args: str) -> Any:
+        """``kubectl get … -o json``, decoded."""
+        return json.loads(self.kubectl("get", *args, "--output=json").stdout)
+
+    def namespace(self) -> str:
+        """A fresh namespace, ready for pods (its default service account exists)."""
+        name = f"test-{uuid.uuid4().hex[:10]}"
+        self.kubectl("create", "namespace", name)
+        self.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+        return name
+
+    def _run(
+        self, name: str, args: tuple[str, ...], *, stdin: str | None, check: bool
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(self.kubeconfig),
+            "HELM_CACHE_HOME": str(self.directory / "helm"),
+        }
+        command = [str(tool(name)), *args]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, env=environment, cwd=CHECKOUT, check=False
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{name} {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+
+@contextlib.contextmanager
+def stage_process(stage: str, *, keep_logs: Any = lambda: False) -> Iterator[dict[str, str]]:
+    """Run a stage for as long as the context lasts; yields its description."""
+    command = [sys.executable, "-m", "tests.support.stage", "run", stage]
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise StageError(f"the {stage} stage did not come up: see above")
+        yield json.loads(line)
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(KEEP_LOGS if keep_logs() else "")
+            process.stdin.close()
+        process.wait()
+        process.stdout.close()

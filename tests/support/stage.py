@@ -1,0 +1,167 @@
+"""``python -m tests.support.stage up|down|status STAGE``: a stage is one process; when that ends, all of it is gone.
+
+Tests start the same process (``run``) with a pipe to it: however pytest ends, the pipe closes and the stage cleans up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.support import plane_stage
+from tests.support.process import StageError
+from tests.support.running import Start
+from tests.support.tools import ToolError, cache_root
+
+STAGES: dict[str, Start] = {"plane": plane_stage.start}
+KEEP_LOGS = "keep logs"
+"""What a test session that failed writes into the pipe before it closes it."""
+CHECKOUT = Path(__file__).parents[2]
+_DOWN_TIMEOUT = 60.0
+
+T = TypeVar("T")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.support.stage", description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status", "run"])
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--detached", action="store_true", help="run: live until SIGTERM, not until stdin ends")
+    options = parser.parse_args()
+    try:
+        return {"up": up, "down": down, "status": status, "run": run}[options.command](options)
+    except (StageError, ToolError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Bring the stage up, print its description as one line of JSON, live until told to end, leave nothing."""
+    directory = Path(tempfile.mkdtemp(prefix=f"velda-{options.stage}-"))
+    keep_logs = True
+    try:
+        keep_logs = asyncio.run(_live(STAGES[options.stage], directory, detached=options.detached))
+    finally:
+        if keep_logs:
+            _save_logs(directory, options.stage)
+        shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+async def _live(start: Start, directory: Path, *, detached: bool) -> bool:
+    """Returns whether the logs are wanted; raises StageError when a part of the stage ends by itself."""
+    told = asyncio.create_task(_told_to_end(detached=detached))
+    async with contextlib.AsyncExitStack() as stack:
+        running = await _unless(told, start(directory, stack))
+        if running is not None:
+            print(json.dumps(running.description), flush=True)
+            await _unless(told, running.watch())
+        return told.result() == KEEP_LOGS
+
+
+async def _unless(told: asyncio.Task[str], work: Coroutine[Any, Any, T]) -> T | None:
+    task = asyncio.create_task(work)
+    await asyncio.wait({told, task}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.wait({task})
+    return None
+
+
+async def _told_to_end(*, detached: bool) -> str:
+    """By SIGTERM or SIGINT, or by the end of stdin; returns what came in before that."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    if not detached:
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, reader.feed_eof)
+    return (await reader.read()).decode().strip()
+
+
+def _save_logs(directory: Path, stage: str) -> None:
+    target = CHECKOUT / ".cache" / "logs" / f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree(directory / "logs", target)
+        print(f"The {stage} stage's logs are kept in {target}", file=sys.stderr)
+
+
+def up(options: argparse.Namespace) -> int:
+    """Start the stage in the background and say how to use it."""
+    if (known := _read_state(options.stage)) is not None:
+        print(f"The {options.stage} stage is up already: export KUBECONFIG={known['kubeconfig']}")
+        return 0
+    command = [sys.executable, "-m", "tests.support.stage", "run", options.stage, "--detached"]
+    process = subprocess.Popen(
+        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        return process.wait() or 1
+    description = json.loads(line)
+    _state_file(options.stage).write_text(json.dumps({**description, "pid": process.pid}))
+    print(f"The {options.stage} stage is up: export KUBECONFIG={description['kubeconfig']}")
+    process.returncode = 0  # it goes on without us
+    return 0
+
+
+def down(options: argparse.Namespace) -> int:
+    """End the stage and wait until it has cleaned up."""
+    known = _read_state(options.stage)
+    if known is None:
+        print(f"The {options.stage} stage is not up")
+        return 0
+    os.kill(known["pid"], signal.SIGTERM)
+    deadline = time.monotonic() + _DOWN_TIMEOUT
+    while _is_stage(known["pid"]):
+        if time.monotonic() > deadline:
+            raise StageError(f"the stage (pid {known['pid']}) does not end; its files are in {known['directory']}")
+        time.sleep(0.1)
+    _state_file(options.stage).unlink()
+    print(f"The {options.stage} stage is gone")
+    return 0
+
+
+def status(options: argparse.Namespace) -> int:
+    """Exit 0 and the description when the stage is up, else exit 3."""
+    known = _read_state(options.stage)
+    print(json.dumps(known, indent=2) if known else f"The {options.stage} stage is not up")
+    return 0 if known else 3
+
+
+def _state_file(stage: str) -> Path:
+    return cache_root() / f"{stage}.stage.json"
+
+
+def _read_state(stage: str) -> dict[str, Any] | None:
+    path = _state_file(stage)
+    if not path.exists():
+        return None
+    known: dict[str, Any] = json.loads(path.read_text())
+    return known if _is_stage(known["pid"]) else None
+
+
+def _is_stage(pid: int) -> bool:
+    """Whether that process is still a stage of ours and not another that got its number."""
+    try:
+        return b"tests.support.stage" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
