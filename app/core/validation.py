@@ -1,38 +1,26 @@
 """Whether an AgentPool is good: every mistake at once, by field, in words for whoever wrote it.
 
-The CRD's schema and rules say the same while the webhook is down. What only a whole Kubernetes can know (images,
-quantities, policies) is left to the rehearsal; of the pod, only the parts that we read or extend are looked at here.
+The CRD's schema and rules say the same while the webhook is down.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
+from app.core.fields import INVALID, REQUIRED, Errors, invalid, missing_or_wrong, wrong_type
 from app.core.injection import agent_index, config_mounts, named_pools
+from app.core.podshape import check_pod
+from app.core.syntax import LABEL_SYNTAX, is_label_value
 from app.model.agentpool import Autoscaler, FieldError, PoolSpec
 from app.model.meta import POOL_LABEL
 
-REQUIRED = "FieldValueRequired"
-INVALID = "FieldValueInvalid"
-WRONG_TYPE = "FieldValueTypeInvalid"
-
 INT32_MAX = 2**31 - 1
-LABEL_LENGTH = 63
-PREFIX_LENGTH = 253
 WARNING_LENGTH = 120
 """Above it a warning may be cut (source: the API documentation of AdmissionResponse.warnings)."""
-
-_LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
-_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_SYNTAX = "letters, digits, '-', '_' or '.', with a letter or digit at both ends"
-
-Errors = Iterator[FieldError]
 
 
 class _Limit(NamedTuple):
@@ -60,26 +48,13 @@ def validate(name: str, spec: Any) -> PoolSpec | list[FieldError]:
     """
     errors = list(_name(name))
     if not isinstance(spec, dict):
-        return [*errors, _missing_or_wrong("spec", spec, "an object", "autoscaler and template")]
+        return [*errors, missing_or_wrong("spec", spec, "an object", "autoscaler and template")]
     errors += _autoscaler(spec.get("autoscaler"))
     errors += _template(name, spec.get("template"))
     if errors:
         return errors
     limits = {field: int(value) for field, value in spec["autoscaler"].items() if field in LIMITS and value is not None}
     return PoolSpec(autoscaler=msgspec.convert(limits, Autoscaler), template=spec["template"])
-
-
-def check_pod(pod: Any, path: str) -> Errors:
-    """What is wrong with the shape of a Pod or PodTemplateSpec, in the parts that injection reads and extends."""
-    if not isinstance(pod, dict):
-        yield _missing_or_wrong(path, pod, "an object", "the pod to make agents from")
-        return
-    meta = pod.get("metadata")
-    yield from _optional(f"{_dot(path)}metadata", meta, dict)
-    if isinstance(meta, dict):
-        yield from _strings(f"{_dot(path)}metadata.annotations", meta.get("annotations"))
-        yield from _labels(f"{_dot(path)}metadata.labels", meta.get("labels"))
-    yield from _pod_spec(f"{_dot(path)}spec", pod.get("spec"))
 
 
 def unknown_fields(spec: Any) -> list[FieldError]:
@@ -99,28 +74,26 @@ def unknown_fields(spec: Any) -> list[FieldError]:
 
 def warnings(spec: PoolSpec) -> list[str]:
     """What is allowed and probably not meant, each in at most 120 characters."""
-    return [_cut(text) for text in (*_scaling_warnings(spec.autoscaler), *_agent_warnings(spec.template["spec"]))]
+    return [shorten(text) for text in (*_scaling_warnings(spec.autoscaler), *_agent_warnings(spec.template["spec"]))]
 
 
 def _name(name: str) -> Errors:
     if not name:
         yield FieldError("metadata.name", REQUIRED, "Required value: the pool's name")
-    elif len(name) > LABEL_LENGTH:
-        yield _invalid("metadata.name", name, f"must be at most {LABEL_LENGTH} characters: it is a label of each agent")
-    elif not _LABEL.fullmatch(name):
-        yield _invalid("metadata.name", name, f"must consist of {_SYNTAX}: it is a label of each agent")
+    elif not is_label_value(name):
+        yield invalid("metadata.name", name, f"must be {LABEL_SYNTAX}, since it is a label of each agent")
 
 
 def _autoscaler(limits: Any) -> Errors:
     if not isinstance(limits, dict):
-        yield _missing_or_wrong("spec.autoscaler", limits, "an object", "maxReplicas, minIdle and maxIdle")
+        yield missing_or_wrong("spec.autoscaler", limits, "an object", "maxReplicas, minIdle and maxIdle")
         return
     bad = {field: error for field, limit in LIMITS.items() if (error := _number(field, limit, limits.get(field)))}
     yield from bad.values()
     for upper, lower in (("maxReplicas", "minReplicas"), ("maxIdle", "minIdle")):
         floor = limits.get(lower) or 0
         if not {upper, lower} & bad.keys() and limits[upper] < floor:
-            yield _invalid(f"spec.autoscaler.{upper}", limits[upper], f"must be at least {lower}, which is {floor}")
+            yield invalid(f"spec.autoscaler.{upper}", limits[upper], f"must be at least {lower}, which is {floor}")
 
 
 def _number(field: str, limit: _Limit, value: Any) -> FieldError | None:
@@ -128,13 +101,13 @@ def _number(field: str, limit: _Limit, value: Any) -> FieldError | None:
     if value is None:
         return FieldError(path, REQUIRED, f"Required value: {limit.required}") if limit.required else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return _wrong_type(path, value, "an integer")
+        return wrong_type(path, value, "an integer")
     if isinstance(value, float) and not value.is_integer():
-        return _invalid(path, value, "must be an integer")
+        return invalid(path, value, "must be an integer")
     if value < limit.minimum:
-        return _invalid(path, value, f"must be at least {limit.minimum}")
+        return invalid(path, value, f"must be at least {limit.minimum}")
     if value > INT32_MAX:
-        return _invalid(path, value, f"must be at most {INT32_MAX}")
+        return invalid(path, value, f"must be at most {INT32_MAX}")
     return None
 
 
@@ -149,8 +122,9 @@ def _template(name: str, template: Any) -> Errors:
         yield FieldError(
             f"{path}.metadata.labels", REQUIRED, "Required value: at least one label, by which you find the pool's pods"
         )
-    if isinstance(labels, dict) and labels.get(POOL_LABEL, name) != name:
-        yield _invalid(f"{path}.metadata.labels[{POOL_LABEL}]", labels[POOL_LABEL], f"must be {name} or be left out")
+    other = labels.get(POOL_LABEL) if isinstance(labels, dict) else None
+    if isinstance(other, str) and other != name:
+        yield invalid(f"{path}.metadata.labels[{POOL_LABEL}]", other, f"must be {name} or be left out")
     spec = template.get("spec")
     containers = spec.get("containers") if isinstance(spec, dict) else None
     if isinstance(containers, list) and containers and all(isinstance(container, dict) for container in containers):
@@ -164,77 +138,7 @@ def _pool_arguments(name: str, containers: list[Any]) -> Errors:
         if value is None:
             yield FieldError(path, INVALID, f"Invalid value: --pool must be followed by the pool's name, {name}")
         elif value != name and "$(" not in value:  # what Kubernetes expands at the start cannot be judged now
-            yield _invalid(path, value, f"--pool names another pool, must be {name} or be left out")
-
-
-def _pod_spec(path: str, spec: Any) -> Errors:
-    if not isinstance(spec, dict):
-        yield _missing_or_wrong(path, spec, "an object", "the pod's containers")
-        return
-    containers = spec.get("containers")
-    if not isinstance(containers, list) or not containers:
-        wrong = containers if containers != [] else None
-        yield _missing_or_wrong(f"{path}.containers", wrong, "a list", "at least one container, the agent")
-    else:
-        for i, container in enumerate(containers):
-            yield from _container(f"{path}.containers[{i}]", container)
-    volumes = spec.get("volumes")
-    yield from _objects(f"{path}.volumes", volumes)
-    for i, volume in enumerate(volumes if isinstance(volumes, list) else ()):
-        if isinstance(volume, dict):
-            yield from _volume(f"{path}.volumes[{i}]", volume)
-
-
-def _container(path: str, container: Any) -> Errors:
-    if not isinstance(container, dict):
-        yield _wrong_type(path, container, "an object")
-        return
-    for key in ("command", "args"):
-        words = container.get(key)
-        yield from _optional(f"{path}.{key}", words, list)
-        for i, word in enumerate(words if isinstance(words, list) else ()):
-            if not isinstance(word, str):
-                yield _wrong_type(f"{path}.{key}[{i}]", word, "a string")
-    yield from _objects(f"{path}.volumeMounts", container.get("volumeMounts"))
-    yield from _optional(f"{path}.resources", container.get("resources"), dict)
-    yield from _optional(f"{path}.securityContext", container.get("securityContext"), dict)
-
-
-def _volume(path: str, volume: dict[str, Any]) -> Errors:
-    if not isinstance(volume.get("name"), str):
-        yield _missing_or_wrong(f"{path}.name", volume.get("name"), "a string", "the volume's name")
-    yield from _optional(f"{path}.configMap", volume.get("configMap"), dict)
-
-
-def _labels(path: str, labels: Any) -> Errors:
-    yield from _strings(path, labels)
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        prefix, slash, short = key.rpartition("/")
-        if len(short) > LABEL_LENGTH or not _LABEL.fullmatch(short):
-            yield _invalid(path, key, f"a label's name must be 1 to {LABEL_LENGTH} {_SYNTAX}")
-        elif slash and (len(prefix) > PREFIX_LENGTH or not _PREFIX.fullmatch(prefix)):
-            yield _invalid(path, key, "what stands before the '/' must be a lower-case DNS name")
-        if isinstance(value, str) and value and (len(value) > LABEL_LENGTH or not _LABEL.fullmatch(value)):
-            yield _invalid(f"{path}[{key}]", value, f"a label's value must be at most {LABEL_LENGTH} {_SYNTAX}")
-
-
-def _strings(path: str, values: Any) -> Errors:
-    yield from _optional(path, values, dict)
-    for key, value in values.items() if isinstance(values, dict) else ():
-        if not isinstance(value, str):
-            yield _wrong_type(f"{path}[{key}]", value, 'a string (write it in quotes: "true", "1")')
-
-
-def _objects(path: str, values: Any) -> Errors:
-    yield from _optional(path, values, list)
-    for i, value in enumerate(values if isinstance(values, list) else ()):
-        if not isinstance(value, dict):
-            yield _wrong_type(f"{path}[{i}]", value, "an object")
-
-
-def _optional(path: str, value: Any, kind: type) -> Errors:
-    if value is not None and not isinstance(value, kind):
-        yield _wrong_type(path, value, "an object" if kind is dict else "a list")
+            yield invalid(path, value, f"--pool names another pool, must be {name} or be left out")
 
 
 def _scaling_warnings(limits: Autoscaler) -> Iterator[str]:
@@ -263,29 +167,6 @@ def _agent_warnings(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}.volumeMounts[{i}]: /run/velda does not come from a ConfigMap, will it hold velda.yaml?"
 
 
-def _missing_or_wrong(path: str, value: Any, kind: str, purpose: str) -> FieldError:
-    if value is None:
-        return FieldError(path, REQUIRED, f"Required value: {purpose}")
-    return _wrong_type(path, value, kind)
-
-
-def _wrong_type(path: str, value: Any, wanted: str) -> FieldError:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return FieldError(path, WRONG_TYPE, f"must be {wanted}, not {names.get(type(value), 'a number')}")
-
-
-def _invalid(path: str, value: str | float, message: str) -> FieldError:
-    return FieldError(path, INVALID, f"Invalid value: {_short(value)}: {message}")
-
-
-def _short(value: str | float) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
-def _cut(text: str) -> str:
+def shorten(text: str) -> str:
+    """The text of a warning in 120 characters."""
     return text if len(text) <= WARNING_LENGTH else f"{text[: WARNING_LENGTH - 1]}…"
-
-
-def _dot(path: str) -> str:
-    return f"{path}." if path else ""

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.validation import LIMITS, check_pod, unknown_fields, validate, warnings
+from app.core.podshape import check_pod
+from app.core.validation import LIMITS, unknown_fields, validate, warnings
 from app.model.agentpool import PoolSpec
 
 Spec = dict[str, Any]
@@ -122,6 +123,19 @@ LABELS = "template.metadata.labels"
         (change(f"{AGENT}.args", [1]), "spec.template.spec.containers[0].args[0]: must be a string, not a number"),
         (change(f"{AGENT}.volumeMounts", ["a"]), "spec.template.spec.containers[0].volumeMounts[0]: must be an object"),
         (change(f"{AGENT}.resources", []), "spec.template.spec.containers[0].resources: must be an object"),
+        (
+            change(f"{AGENT}.resources.limits", {"cpu": "4x"}),
+            "spec.template.spec.containers[0].resources.limits[cpu]: I",
+        ),
+        (
+            change(f"{AGENT}.resources.requests", {"cpu": [1]}),
+            "spec.template.spec.containers[0].resources.requests[cpu]",
+        ),
+        (change(f"{AGENT}.image", "velda io/agent"), "spec.template.spec.containers[0].image: Invalid value"),
+        (
+            change("template.spec.initContainers", [{"name": "a", "image": "a:b:c"}]),
+            "spec.template.spec.initContainers[0].image: Invalid value",
+        ),
         (change("template.spec.volumes", [{}]), "spec.template.spec.volumes[0].name: Required value"),
         (
             change("template.spec.volumes", [{"name": "a", "configMap": 1}]),
@@ -186,7 +200,7 @@ def test_all_mistakes_at_once() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("", "Required value"), ("a" * 64, "at most 63"), ("-a", "must consist of"), ("a/b", "must consist of")],
+    [("", "Required value"), ("a" * 64, "at most 63"), ("-a", "at both ends"), ("a/b", "letters, digits")],
 )
 def test_a_name_that_cannot_be_a_label(name: str, message: str) -> None:
     spec = good()
