@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.process import StageError
-from tests.support.stage import CHECKOUT, KEEP_LOGS
+from tests.support.running import CHECKOUT
+from tests.support.stage import KEEP_LOGS
 from tests.support.tools import tool
 
 

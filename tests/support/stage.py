@@ -12,32 +12,29 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tests.support import plane_stage
-from tests.support.process import StageError
-from tests.support.running import Start
+from tests.support.isolation import namespaces
+from tests.support.process import StageError, die_with_parent
+from tests.support.running import CHECKOUT
 from tests.support.tools import ToolError, cache_root
 
-STAGES: dict[str, Start] = {"plane": plane_stage.start}
+STAGES = ("fleet", "plane")
 KEEP_LOGS = "keep logs"
 """What a test session that failed writes into the pipe before it closes it."""
-CHECKOUT = Path(__file__).parents[2]
 _DOWN_TIMEOUT = 60.0
-
-T = TypeVar("T")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.stage", description=__doc__)
     parser.add_argument("command", choices=["up", "down", "status", "run"])
-    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--detached", action="store_true", help="run: live until SIGTERM, not until stdin ends")
     options = parser.parse_args()
     try:
@@ -48,37 +45,48 @@ def main() -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Bring the stage up, print its description as one line of JSON, live until told to end, leave nothing."""
+    """Run the stage in namespaces of its own until told to end; then nothing of it is left but, if wanted, its logs."""
     directory = Path(tempfile.mkdtemp(prefix=f"velda-{options.stage}-"))
     keep_logs = True
     try:
-        keep_logs = asyncio.run(_live(STAGES[options.stage], directory, detached=options.detached))
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            supervisor = _Supervisor(options.stage, directory, door)
+            keep_logs = asyncio.run(supervisor.run(detached=options.detached))
     finally:
         if keep_logs:
             _save_logs(directory, options.stage)
         shutil.rmtree(directory, ignore_errors=True)
-    return 0
+    return supervisor.exit_code
 
 
-async def _live(start: Start, directory: Path, *, detached: bool) -> bool:
-    """Returns whether the logs are wanted; raises StageError when a part of the stage ends by itself."""
-    told = asyncio.create_task(_told_to_end(detached=detached))
-    async with contextlib.AsyncExitStack() as stack:
-        running = await _unless(told, start(directory, stack))
-        if running is not None:
-            print(json.dumps(running.description), flush=True)
-            await _unless(told, running.watch())
-        return told.result() == KEEP_LOGS
+class _Supervisor:
+    """Outside of the namespaces: starts what is inside, and tells it to end by closing its standard input."""
 
+    def __init__(self, stage: str, directory: Path, door: socket.socket) -> None:
+        inside = [sys.executable, "-m", "tests.support.inside", stage, str(directory), str(door.fileno())]
+        self._command = [*namespaces(stage), *inside]
+        self._door = door
+        self.exit_code = 1
 
-async def _unless(told: asyncio.Task[str], work: Coroutine[Any, Any, T]) -> T | None:
-    task = asyncio.create_task(work)
-    await asyncio.wait({told, task}, return_when=asyncio.FIRST_COMPLETED)
-    if task.done():
-        return task.result()
-    task.cancel()
-    await asyncio.wait({task})
-    return None
+    async def run(self, *, detached: bool) -> bool:
+        """Returns whether the logs are wanted."""
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            cwd=CHECKOUT,
+            stdin=asyncio.subprocess.PIPE,
+            pass_fds=[self._door.fileno()],
+            preexec_fn=die_with_parent,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        told, ended = asyncio.create_task(_told_to_end(detached=detached)), asyncio.create_task(process.wait())
+        await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+        process.stdin.close()
+        await asyncio.wait({ended}, timeout=_DOWN_TIMEOUT / 2)
+        if not ended.done():
+            process.kill()
+        self.exit_code = await ended
+        return self.exit_code != 0 or told.result() == KEEP_LOGS
 
 
 async def _told_to_end(*, detached: bool) -> str:
