@@ -1,0 +1,97 @@
+"""What the broker knows of one pool: its agents, and the sessions that wait there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from app.broker.refusal import RefusedError
+from app.broker.sessions import Session, SessionKey
+from app.core.agents import AgentView, PoolAgents
+from app.core.dispatch import Ranking, agent_rank
+from app.model.meta import NamespacedName
+from app.proto import velda_pb2
+
+REST_FIRST = 1.0
+REST_MAX = 30.0
+"""Seconds that an agent gets no session after a failed start, doubled each time until a start succeeds."""
+
+
+class Link(Protocol):
+    """An agent's open stream, as the registry uses it: both calls only put something in its outbox."""
+
+    def send(self, message: velda_pb2.AgentUpdateResponse) -> None: ...
+
+    def close(self, why: RefusedError | None) -> None:
+        """End it after all that was sent: cleanly (the agent joins again in 1 s), or with an error."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Agent:
+    """One agent, connected or lost. ``since`` as in AgentView; ``heard`` and ``since`` in monotonic seconds."""
+
+    pool: NamespacedName
+    name: str
+    link: Link | None = None
+    address: str = ""
+    slots: int = 1
+    since: float = 0.0
+    heard: float = 0.0
+    draining: bool = False
+    """Its pod is being deleted: it gets no more sessions."""
+    failures: int = 0
+    """Starts that failed since the last that did not."""
+    resting: bool = False
+    sessions: dict[SessionKey, Session] = field(default_factory=dict)
+    disowned: set[SessionKey] = field(default_factory=set)
+    """Asked of it and then given to others, without its answer: it may yet say that it runs them."""
+
+    def rest_seconds(self) -> float:
+        return float(min(REST_MAX, REST_FIRST * 2 ** min(self.failures - 1, 10)))
+
+    def request(self, session: Session) -> None:
+        if self.link:
+            self.link.send(velda_pb2.AgentUpdateResponse(session_request=session.request))
+
+    def kill(self, key: SessionKey, *, force: bool = False) -> None:
+        if self.link:
+            kill = velda_pb2.KillSessionAgentRequest(
+                instance_id=key.instance_id, session_id=key.session_id, force=force
+            )
+            self.link.send(velda_pb2.AgentUpdateResponse(kill_session_request=kill))
+
+    def view(self) -> AgentView:
+        return AgentView(
+            name=self.name,
+            connected=self.link is not None,
+            slots=self.slots,
+            sessions=len(self.sessions),
+            since=self.since,
+            draining=self.draining,
+        )
+
+
+@dataclass(eq=False, slots=True)
+class PoolState:
+    """One pool's agents by name, the waiting sessions, and the agents with a free slot."""
+
+    key: NamespacedName
+    agents: dict[str, Agent] = field(default_factory=dict)
+    queue: Ranking[Session] = field(default_factory=Ranking)
+    bench: Ranking[Agent] = field(default_factory=Ranking)
+    barred: set[str] = field(default_factory=set)
+    """Names that the controller drained: they may not join (again)."""
+    closed: bool = False
+
+    def rank(self, agent: Agent) -> None:
+        """Enter the agent where it now belongs: with a free slot, or not in dispatch."""
+        rank = agent_rank(slots=agent.slots, sessions=len(agent.sessions), since=agent.since)
+        if rank is None or agent.link is None or agent.draining or agent.resting or self.closed:
+            self.bench.discard(agent)
+        else:
+            self.bench.set(agent, rank)
+
+    def view(self) -> PoolAgents:
+        views = {name: agent.view() for name, agent in self.agents.items()}
+        return PoolAgents(agents=views, pending_sessions=len(self.queue))
