@@ -21,7 +21,7 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length) > self._limit:
-            await PlainTextResponse(self._message, status_code=413)(scope, receive, send)
+            await PlainTextResponse(f"{self._message}\n", status_code=413)(scope, receive, send)
             return
         read = 0
 
@@ -37,4 +37,4 @@ class BodyLimit:
 
     @property
     def _message(self) -> str:
-        return f"the body is larger than {self._limit} bytes\n"
+        return f"the body is larger than {self._limit} bytes"

@@ -77,7 +77,7 @@ def judge(error: ApiError) -> Verdict:
     if error.status not in (400, 403, 422) or _OURS.search(message):
         return Verdict(warnings=(_not_rehearsed(message),))
     if message.startswith(_PASSING):
-        return Verdict(warnings=(shorten(f"{TEMPLATE}: no agent could be created now: {message}"),))
+        return Verdict(warnings=(shorten(f"no agent can be created now: {message}"),))
     if error.causes:
         return Verdict(errors=tuple(_rewritten(cause) for cause in error.causes))
     return Verdict(errors=(_without_path(error, message),))
