@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tools
-from tests.support.cluster import Cluster, stage_process
+from tests.support import isolation, tools
+from tests.support.cluster import Cluster, Fleet, stage_process
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +17,15 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A control plane with kwok nodes; nothing of ours is installed in it."""
     with _stage(request, "plane", tools.CONTROL_PLANE) as description:
         yield Cluster(kubeconfig=Path(description["kubeconfig"]), directory=Path(description["directory"]))
+
+
+@pytest.fixture(scope="session")
+def fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
+    """The fleet stage, apart from ``cluster``: here releases of the chart run, and agents join them."""
+    if reason := isolation.obstacle():
+        pytest.skip(f"the fleet stage needs root or user namespaces: {reason}")
+    with _stage(request, "fleet", tools.CONTROL_PLANE) as description:
+        yield Fleet(kubeconfig=Path(description["kubeconfig"]), directory=Path(description["directory"]))
 
 
 @contextmanager

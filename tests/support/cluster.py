@@ -17,6 +17,7 @@ from tests.support.process import StageError
 from tests.support.running import CHECKOUT
 from tests.support.stage import KEEP_LOGS
 from tests.support.tools import tool
+from tests.support.workers import FATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,34 @@ class Cluster:
         if check and done.returncode:
             raise AssertionError(f"{name} {' '.join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done
+
+
+class Fleet(Cluster):
+    """The fleet stage from outside of its namespaces."""
+
+    def address(self, service: str, port: int, *, namespace: str = "default") -> str:
+        """What gRPC dials to reach a Service; the path after ``unix:`` is a socket for any other client."""
+        return f"unix:{self.directory / 'services' / f'{namespace}.{service}.{port}'}"
+
+    def log(self, pod: str) -> str:
+        """What a pod of our server has printed, all its restarts together."""
+        return (self.directory / "logs" / "pods" / f"{pod}.log").read_text(errors="replace")
+
+    def processes(self, pod: str) -> list[int]:
+        """The processes of a pod of our server, as the machine numbers them."""
+        marker = f"HOSTNAME={pod}".encode()
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if marker in _environment(path)]
+
+    def decide(self, pod: str, fate: str, *, namespace: str = "default") -> None:
+        """How the agent of a worker pod fares from now on: ``dead``, ``silent`` (see tests/support/workers.py)."""
+        self.kubectl("annotate", "pod", pod, f"{FATE}={fate}", f"--namespace={namespace}", "--overwrite")
+
+
+def _environment(path: Path) -> list[bytes]:
+    try:
+        return path.read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 @contextlib.contextmanager

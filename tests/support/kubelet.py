@@ -147,7 +147,9 @@ class PodRunner:
             if not await asyncio.get_running_loop().sock_recv(ours, 16):
                 raise PodSpecError(f"the sandbox did not come up: see {self._log}")
             netns = Netns(process.pid)
-            await self._proxy.add_network(key_of(self._pod), netns, self._address)
+            await self._proxy.add_network(
+                key_of(self._pod), netns, address=self._address, hosts=self._directory / "hosts"
+            )
             ours.send(b"!")
         return process, netns
 
@@ -155,9 +157,14 @@ class PodRunner:
         metadata = self._pod["metadata"]
         volumes = await self._files.volumes()
         services = {"KUBERNETES_SERVICE_HOST": self._machine.api_service, "KUBERNETES_SERVICE_PORT": "443"}
-        environment = {**_IMAGE_ENV, **services, **await self._files.environment(self._container)}
+        environment = {
+            **_IMAGE_ENV,
+            "HOSTNAME": metadata["name"],
+            **services,
+            **await self._files.environment(self._container),
+        }
         hosts = self._directory / "hosts"
-        hosts.write_text(self._proxy.hosts(metadata["namespace"]))
+        hosts.touch()
         scratch = self._directory / "scratch"
         scratch.mkdir(exist_ok=True)
         command = self._container.get("command", _ENTRYPOINT) + self._container.get("args", [])

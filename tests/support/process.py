@@ -12,7 +12,6 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_GRACE = 8.0
 
 
 class StageError(Exception):
@@ -48,7 +47,7 @@ def tail(path: Path, lines: int = 15) -> str:
 
 
 class Children:
-    """The processes of one stage, ended in the reverse order of their start."""
+    """The processes of one stage."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
@@ -90,21 +89,13 @@ class Children:
         self.check()
 
     async def stop(self) -> None:
-        for process in reversed(self._running.values()):
-            await end(process)
+        """At once: a stage has nothing to save."""
+        for process in self._running.values():
+            if process.returncode is None:
+                process.kill()
+        for process in self._running.values():
+            await process.wait()
         self._running.clear()
-
-
-async def end(process: asyncio.subprocess.Process, *, grace: float = _GRACE) -> None:
-    """SIGTERM, then SIGKILL when it does not end in time."""
-    if process.returncode is not None:
-        return
-    process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), grace)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
 
 
 async def output_of(*command: str | Path, stdin: str | None = None) -> str:

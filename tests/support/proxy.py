@@ -27,10 +27,15 @@ def key_of(item: Object) -> Key:
 
 @dataclass
 class Network:
-    """One namespace with its listeners; ``address`` is where connections from it come from (None: as the peer)."""
+    """One namespace with its listeners; ``address`` is where connections from it come from (None: as the peer).
+
+    ``hosts`` is the /etc/hosts of its pod, which is in the Kubernetes namespace ``home``.
+    """
 
     netns: Netns
     address: str | None = None
+    hosts: Path | None = None
+    home: str = ""
     servers: dict[tuple[str, int], asyncio.Server] = field(default_factory=dict)
 
 
@@ -59,9 +64,9 @@ class ServiceProxy:
             group.create_task(self._follow("/api/v1/services", self._services, self._listen_everywhere))
             group.create_task(self._follow("/api/v1/pods", self._pods, lambda: None))
 
-    async def add_network(self, pod: Key, netns: Netns, address: str) -> None:
-        """A pod with a network namespace of its own, where the Services must be too."""
-        self._networks[pod] = network = Network(netns, address)
+    async def add_network(self, pod: Key, netns: Netns, *, address: str, hosts: Path) -> None:
+        """A pod with a network namespace of its own, where the Services must be too, and their names in ``hosts``."""
+        self._networks[pod] = network = Network(netns, address, hosts, home=pod[0])
         await self._listen(network)
 
     def remove_network(self, pod: Key) -> None:
@@ -71,8 +76,8 @@ class ServiceProxy:
                 server.close()
             network.netns.close()
 
-    def hosts(self, namespace: str) -> str:
-        """An /etc/hosts with every Service under the names that cluster DNS gives it."""
+    def _hosts(self, namespace: str) -> str:
+        """Every Service under the names that cluster DNS gives it."""
         lines = ["127.0.0.1 localhost"]
         for (home, name), service in self._services.items():
             address = service["spec"].get("clusterIP", "None")
@@ -106,6 +111,8 @@ class ServiceProxy:
             handler = self._handler(wanted[address], address[1], network)
             listener = network.netns.listener(address)
             network.servers[address] = await asyncio.start_server(handler, sock=listener)
+        if network.hosts is not None:
+            network.hosts.write_text(self._hosts(network.home))  # in place: the pod has this very file mounted
 
     async def _open_doors(self) -> None:
         """A unix socket for each port (``NAMESPACE.NAME.PORT``), for clients outside of the stage's namespaces."""

@@ -30,7 +30,9 @@ def main() -> None:
     scratch = Path(spec["scratch"])
     _mount("tmpfs", str(scratch), "tmpfs", 0)
     for number, mount in enumerate(spec["mounts"]):
-        _bind(Path(mount["source"]), Path(mount["target"]), scratch / str(number), read_only=mount["read_only"])
+        _make_target(Path(mount["source"]), Path(mount["target"]), scratch / str(number))
+    for mount in spec["mounts"]:
+        _bind(mount["source"], mount["target"], read_only=mount["read_only"])
     parent.sendall(b"ready\n")
     if not parent.recv(1):
         sys.exit(1)
@@ -39,18 +41,22 @@ def main() -> None:
     os.execvpe(spec["command"][0], spec["command"], spec["env"])
 
 
-def _bind(source: Path, target: Path, scratch: Path, *, read_only: bool) -> None:
-    """Mount ``source``; where the path does not exist, lay a writable layer over its nearest parent first."""
-    if not target.exists():
-        _overlay(_nearest(target.parent), scratch)
-        if source.is_dir():
-            target.mkdir(parents=True)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.touch()
-    _mount(str(source), str(target), None, _MS_BIND)
+def _make_target(source: Path, target: Path, scratch: Path) -> None:
+    """Where the path does not exist, lay a writable layer over its nearest parent: the machine stays as it is."""
+    if target.exists():
+        return
+    _overlay(_nearest(target.parent), scratch)
+    if source.is_dir():
+        target.mkdir(parents=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+
+
+def _bind(source: str, target: str, *, read_only: bool) -> None:
+    _mount(source, target, None, _MS_BIND)
     if read_only:
-        _mount(None, str(target), None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
+        _mount(None, target, None, _MS_BIND | _MS_REMOUNT | _MS_RDONLY)
 
 
 def _nearest(path: Path) -> Path:
