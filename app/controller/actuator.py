@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from app.core.diagnosis import Cause, Problem
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
@@ -80,6 +81,9 @@ def is_doubtful(error: ApiError) -> bool:
     return error.status in (0, 429) or error.status >= 500
 
 
-def is_terminal(error: ApiError) -> bool:
-    """Waiting cannot mend it: the pod as such is refused. An exceeded quota can be waited for."""
-    return error.status in (400, 404, 422) or (error.status == 403 and "exceeded quota" not in error.message)
+def problem_of(error: ApiError) -> Problem:
+    """What a failed creation says about the pool. An exceeded quota can be waited for, a refusal cannot."""
+    if is_doubtful(error):
+        return Problem(Cause.UNREACHABLE, error.reason or "NoAnswer", error.message)
+    quota = error.status == 403 and "exceeded quota" in error.message
+    return Problem(Cause.QUOTA if quota else Cause.REFUSED, error.reason or str(error.status), error.message)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from app.core.agents import AgentPod, PoolInfo
 from app.model.agentpool import AgentPool
-from app.model.meta import POOL_LABEL, NamespacedName
+from app.model.meta import POOL_LABEL, TEMPLATE_HASH_LABEL, NamespacedName
 from app.model.pod import Pod
+from app.model.revision import ControllerRevision
 
 PoolListener = Callable[[NamespacedName], None]
 PodListener = Callable[[NamespacedName, Pod | None, Pod | None], None]
@@ -22,6 +24,7 @@ class PoolCache:
         self._info: dict[NamespacedName, PoolInfo] = {}
         self._names: dict[str, set[NamespacedName]] = {}
         self._pods: dict[NamespacedName, dict[str, Pod]] = {}
+        self._revisions: dict[NamespacedName, dict[str, ControllerRevision]] = {}
         self._pool_listeners: list[PoolListener] = []
         self._pod_listeners: list[PodListener] = []
 
@@ -59,6 +62,19 @@ class PoolCache:
             self._pod_in(before, old, None)
         if after:
             self._pod_in(after, old if before == after else None, new)
+
+    def revision_changed(self, old: ControllerRevision | None, new: ControllerRevision | None) -> None:
+        present = new or old
+        if present is None:
+            return
+        key = NamespacedName(present.metadata.namespace, present.metadata.label(POOL_LABEL))
+        kept = self._revisions.setdefault(key, {})
+        if new:
+            kept[new.metadata.name] = new
+        else:
+            kept.pop(present.metadata.name, None)
+        if not kept:
+            del self._revisions[key]
 
     def _pod_in(self, key: NamespacedName, old: Pod | None, new: Pod | None) -> None:
         pods = self._pods.setdefault(key, {})
@@ -103,6 +119,14 @@ class PoolCache:
     def labelled_pods(self, key: NamespacedName) -> Mapping[str, Pod]:
         """Pods that carry the pool's label, whoever owns them, by name."""
         return self._pods.get(key, {})
+
+    def revisions(self, key: NamespacedName, *, owner: str) -> dict[str, dict[str, Any]]:
+        """The templates kept for the pool with that uid, by their hash."""
+        return {
+            revision.metadata.label(TEMPLATE_HASH_LABEL): revision.data
+            for revision in self._revisions.get(key, {}).values()
+            if revision.metadata.controller_uid() == owner and isinstance(revision.data, dict)
+        }
 
     def report_error(self, key: NamespacedName, error: str, when: float | None) -> None:
         """What the last failed creation said (empty: all is well), for those who watch the pool through the broker."""

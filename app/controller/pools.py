@@ -12,14 +12,15 @@ from typing import Any
 import msgspec
 import structlog
 
-from app.controller.actuator import Actuator, is_terminal
+from app.controller.actuator import Actuator, problem_of
 from app.controller.cache import PoolCache
 from app.controller.config_maps import ConfigMaps
 from app.controller.queue import KeyQueue
-from app.core import backoff as backoffs
+from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
+from app.core.diagnosis import Problem
 from app.core.expectations import Expectations
-from app.core.podspec import pod_name, render
+from app.core.podspec import owner_reference, pod_name, render, revision
 from app.core.reconcile import Memory, Observed, Plan, reconcile, remember
 from app.core.scaling import Removal
 from app.core.validation import validate
@@ -35,6 +36,8 @@ from app.obs import metrics
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of one pool's status, but for the first of a generation."""
+REVISION_INTERVAL = 10.0
+"""Seconds between two attempts to keep a template, should the first not be seen."""
 
 log = structlog.get_logger()
 
@@ -45,10 +48,11 @@ class _Pool:
     def __init__(self, uid: str, memory: Memory) -> None:
         self.uid = uid
         self.memory = memory
-        self.backoff = backoffs.NONE
+        self.breaker = breakers.CLOSED
         self.expectations = Expectations()
         self.spec: PoolSpec | Sequence[FieldError] = ()
         self.spec_generation = -1
+        self.revision_asked = float("-inf")
         self.status_at = float("-inf")
         self.status_in_flight = False
         self.status_sent: tuple[str, Mapping[str, Any]] | None = None
@@ -97,8 +101,8 @@ class PoolController:
         """Pools that were refused may be taken now."""
         for key in self._cache.keys_in(namespace):
             state = self._pools.get(key)
-            if state and state.backoff.failures:
-                state.backoff = backoffs.retry_now(state.backoff)
+            if state and state.breaker.circuits:
+                state.breaker = breakers.retry_now(state.breaker)
                 self._queue.add(key)
 
     def _pod_changed(self, key: NamespacedName, old: Pod | None, new: Pod | None) -> None:
@@ -124,9 +128,9 @@ class PoolController:
         try:
             with metrics.RECONCILE_SECONDS.time():
                 state, plan = self._plan(key, pool)
-            if state.backoff.error and not plan.backoff.error:
+            if state.breaker.problem and not plan.breaker.problem:
                 self._cache.report_error(key, "", None)
-            state.memory, state.backoff = plan.memory, plan.backoff
+            state.memory, state.breaker = plan.memory, plan.breaker
             await self._apply(key, pool, state, plan)
         except Exception:
             metrics.RECONCILES.labels("error").inc()
@@ -154,9 +158,11 @@ class PoolController:
             agents=agents,
             creating=state.expectations.creating(now=now),
             deleting=state.expectations.deleting(now=now),
-            backoff=state.backoff,
+            breaker=state.breaker,
             now=now,
             wall=time.time(),
+            chance=random.random(),  # noqa: S311  spreads retries; no secret
+            revisions=self._cache.revisions(key, owner=pool.metadata.uid),
         )
         return state, reconcile(seen, state.memory)
 
@@ -173,7 +179,8 @@ class PoolController:
         for event in plan.events:
             self._events.record(pool, event.type, event.reason, event.message)
         if plan.failure:
-            self._failed(key, pool, state, plan.failure, terminal=False)
+            self._tell_failure(key, pool, state, plan.failure)
+        self._start_revisions(key, pool, state, plan)
         self._start_removals(key, pool, state, plan.removals)
         self._start_creations(key, pool, state, plan)
         for pod in plan.adopt:
@@ -184,12 +191,13 @@ class PoolController:
             self._queue.add_at(key, plan.next_at)
 
     def _start_creations(self, key: NamespacedName, pool: AgentPool, state: _Pool, plan: Plan) -> None:
-        if not plan.create or not isinstance(state.spec, PoolSpec):
+        if not plan.create or not plan.version or not isinstance(state.spec, PoolSpec):
             return
         now = asyncio.get_running_loop().time()
         config_map = pool.metadata.annotation(CONFIG_MAP_ANNOTATION) or self._config_maps.name
         names = [pod_name(key.name, secrets.token_hex(4)) for _ in range(plan.create)]
-        pods = [render(pool, state.spec, name=name, config_map=config_map) for name in names]
+        spec = msgspec.structs.replace(state.spec, template=plan.version.template, template_hash=plan.version.target)
+        pods = [render(pool, spec, name=name, config_map=config_map) for name in names]
         for name in names:
             state.expectations.expect_creation(name, now=now)
         log.info("creating agents", pool=str(key), count=plan.create, reason=plan.create_reason)
@@ -204,33 +212,66 @@ class PoolController:
             self._events.record(pool, "Normal", "Created", f"Created {_agents(made)}: {reason}")
 
     async def _create_one(self, key: NamespacedName, pool: AgentPool, state: _Pool, pod: dict[str, Any]) -> bool:
-        def doubtful(error: ApiError) -> None:
-            self._failed(key, pool, state, str(error), terminal=False)
+        def failed(error: ApiError) -> None:
+            self._failed(key, pool, state, problem_of(error))
 
-        error = await self._actuator.create(pod, doubtful=doubtful)
+        error = await self._actuator.create(pod, doubtful=failed)
         if error is None:
-            if state.backoff.failures:
-                state.backoff = backoffs.succeeded(state.backoff)
-                self._cache.report_error(key, "", None)
+            if state.breaker.circuits:
+                state.breaker = breakers.created(state.breaker)
                 self._queue.add(key)
             return True
         state.expectations.creation_failed(pod["metadata"]["name"])
-        self._failed(key, pool, state, error.message, terminal=is_terminal(error))
+        failed(error)
         self._queue.add(key)
         return False
 
-    def _failed(self, key: NamespacedName, pool: AgentPool, state: _Pool, message: str, *, terminal: bool) -> None:
-        now, wall = asyncio.get_running_loop().time(), time.time()
-        blocked = state.backoff.blocks(now)
-        jitter = random.random()  # noqa: S311  spreads retries; no secret
-        state.backoff = backoffs.failed(state.backoff, message, now=now, wall=wall, jitter=jitter, terminal=terminal)
-        self._cache.report_error(key, message, wall)
-        if not blocked:
-            wait = state.backoff.until - now
-            log.warning("no agent created", pool=str(key), error=message, retry_in_seconds=round(wait, 1))
-            self._events.record(
-                pool, "Warning", "CreateFailed", f"No agent created, next try in {wait:.0f} s: {message}"
-            )
+    def _failed(self, key: NamespacedName, pool: AgentPool, state: _Pool, problem: Problem) -> None:
+        now = asyncio.get_running_loop().time()
+        news = state.breaker.blocked_until(now) is None
+        state.breaker = breakers.failed(
+            state.breaker,
+            problem,
+            template_hash=state.breaker.template_hash,
+            now=now,
+            wall=time.time(),
+            jitter=random.random(),  # noqa: S311  spreads retries; no secret
+        )
+        if news:
+            self._tell_failure(key, pool, state, problem)
+
+    def _tell_failure(self, key: NamespacedName, pool: AgentPool, state: _Pool, problem: Problem) -> None:
+        now = asyncio.get_running_loop().time()
+        wait = max(0.0, (state.breaker.blocked_until(now) or now) - now)
+        self._cache.report_error(key, str(problem), time.time())
+        log.warning(
+            "no agent", pool=str(key), cause=problem.cause.value, error=str(problem), retry_in_seconds=round(wait, 1)
+        )
+        self._events.record(pool, "Warning", "CreateFailed", f"{problem} (next try in {wait:.0f} s)")
+
+    def _start_revisions(self, key: NamespacedName, pool: AgentPool, state: _Pool, plan: Plan) -> None:
+        now = asyncio.get_running_loop().time()
+        if plan.version and plan.keep_revision and now >= state.revision_asked + REVISION_INTERVAL:
+            state.revision_asked = now
+            body = revision(pool, plan.version.template, plan.version.target)
+            self._queue.spawn(self._keep_revision(key, body), name=f"revision of {key}")
+        for template_hash in plan.drop_revisions:
+            self._queue.spawn(self._drop_revision(key, template_hash), name=f"revision of {key}")
+
+    async def _keep_revision(self, key: NamespacedName, body: Mapping[str, Any]) -> None:
+        try:
+            await self._client.create(paths.controller_revisions(key.namespace), body)
+        except ApiError as error:
+            if not error.already_exists:
+                log.warning("template not kept", pool=str(key), error=str(error))
+
+    async def _drop_revision(self, key: NamespacedName, template_hash: str) -> None:
+        name = NamespacedName(key.namespace, pod_name(key.name, template_hash))
+        try:
+            await self._client.delete(paths.controller_revision(name))
+        except ApiError as error:
+            if not error.not_found:
+                log.warning("template not dropped", pool=str(key), error=str(error))
 
     def _start_removals(self, key: NamespacedName, pool: AgentPool, state: _Pool, removals: Sequence[Removal]) -> None:
         now = asyncio.get_running_loop().time()
@@ -252,19 +293,11 @@ class PoolController:
         state.expectations.deletion_failed(worker.uid)
         log.error("agent not deleted", pool=str(key), pod=worker.name, error=str(error))
         self._events.record(pool, "Warning", "DeleteFailed", f"Agent {worker.name} not deleted: {error.message}")
-        self._queue.add_at(key, asyncio.get_running_loop().time() + backoffs.FIRST_DELAY)
+        self._queue.add_at(key, asyncio.get_running_loop().time() + breakers.FIRST_DELAY)
 
     async def _adopt(self, pool: AgentPool, pod: Pod) -> None:
-        meta = pod.metadata
-        owner = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "name": pool.metadata.name,
-            "uid": pool.metadata.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
-        body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": [owner]}}
+        meta, owners = pod.metadata, [owner_reference(pool)]
+        body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}}
         try:
             await self._client.merge_patch(paths.pod(meta.key), body)
         except ApiError as error:

@@ -13,10 +13,13 @@ from app.model.agentpool import AgentPool
 from app.model.meta import POOL_LABEL
 from app.model.pod import Pod
 from app.model.quota import ResourceQuota
+from app.model.revision import ControllerRevision
+
+_Informer = Informer[AgentPool] | Informer[Pod] | Informer[ControllerRevision] | Informer[ResourceQuota]
 
 
 class Watches:
-    """AgentPools, the pods that carry our label, and quotas, of the given namespaces (none given: of all)."""
+    """AgentPools, the pods and revisions that carry our label, and quotas: of the given namespaces, or of all."""
 
     def __init__(
         self, client: Client, cache: PoolCache, *, namespaces: tuple[str, ...], on_quota: Callable[[str], None]
@@ -26,31 +29,33 @@ class Watches:
             if quota and (old is None or new is None or (old.spec, old.status) != (new.spec, new.status)):
                 on_quota(quota.metadata.namespace)
 
-        self._pools: list[Informer[AgentPool]] = []
-        self._rest: list[Informer[Pod] | Informer[ResourceQuota]] = []
+        self._informers: list[_Informer] = []
         for namespace in namespaces or (None,):
-            self._pools.append(
-                Informer(client, path=paths.agentpools(namespace), type=AgentPool, on_change=cache.pool_changed)
-            )
-            self._rest.append(
+            self._informers += [
+                Informer(client, path=paths.agentpools(namespace), type=AgentPool, on_change=cache.pool_changed),
                 Informer(
                     client, path=paths.pods(namespace), type=Pod, on_change=cache.pod_changed, label_selector=POOL_LABEL
-                )
-            )
-            self._rest.append(
-                Informer(client, path=paths.resource_quotas(namespace), type=ResourceQuota, on_change=quota_changed)
-            )
+                ),
+                Informer(
+                    client,
+                    path=paths.controller_revisions(namespace),
+                    type=ControllerRevision,
+                    on_change=cache.revision_changed,
+                    label_selector=POOL_LABEL,
+                ),
+                Informer(client, path=paths.resource_quotas(namespace), type=ResourceQuota, on_change=quota_changed),
+            ]
 
     @property
     def synced(self) -> bool:
-        return all(informer.synced.is_set() for informer in (*self._pools, *self._rest))
+        return all(informer.synced.is_set() for informer in self._informers)
 
     async def wait_synced(self) -> None:
-        for informer in (*self._pools, *self._rest):
+        for informer in self._informers:
             await informer.synced.wait()
 
     async def run(self) -> None:
         """Follow the API server until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for informer in (*self._pools, *self._rest):
+            for informer in self._informers:
                 tasks.create_task(informer.run())

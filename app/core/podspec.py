@@ -35,7 +35,40 @@ def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> di
     annotations = {
         key: value for key, value in (meta.get("annotations") or {}).items() if not key.startswith(TRACKING_PREFIXES)
     }
-    owner = {
+    metadata = {
+        "name": name,
+        "namespace": pool.metadata.namespace,
+        "labels": {
+            **(meta.get("labels") or {}),
+            POOL_LABEL: pool.metadata.name,
+            TEMPLATE_HASH_LABEL: spec.template_hash or template_hash(template),
+        },
+        **({"annotations": annotations} if annotations else {}),
+        "ownerReferences": [owner_reference(pool)],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    return inject(pod, pool=pool.metadata.name, config_map=config_map)
+
+
+def revision(pool: AgentPool, template: Mapping[str, Any], template_hash: str) -> dict[str, Any]:
+    """The ControllerRevision that keeps a template while the pool may have to go back to it."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": pod_name(pool.metadata.name, template_hash),
+            "namespace": pool.metadata.namespace,
+            "labels": {POOL_LABEL: pool.metadata.name, TEMPLATE_HASH_LABEL: template_hash},
+            "ownerReferences": [owner_reference(pool)],
+        },
+        "revision": pool.metadata.generation,
+        "data": template,
+    }
+
+
+def owner_reference(pool: AgentPool) -> dict[str, Any]:
+    """Makes the pool the controller of an object, which goes when the pool does."""
+    return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "name": pool.metadata.name,
@@ -43,19 +76,6 @@ def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> di
         "controller": True,
         "blockOwnerDeletion": True,
     }
-    metadata = {
-        "name": name,
-        "namespace": pool.metadata.namespace,
-        "labels": {
-            **(meta.get("labels") or {}),
-            POOL_LABEL: pool.metadata.name,
-            TEMPLATE_HASH_LABEL: template_hash(template),
-        },
-        **({"annotations": annotations} if annotations else {}),
-        "ownerReferences": [owner],
-    }
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-    return inject(pod, pool=pool.metadata.name, config_map=config_map)
 
 
 def template_hash(template: Mapping[str, Any]) -> str:

@@ -7,12 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.core import backoff as backoffs
+from app.core import breaker as breakers
+from app.core import rollout as rollouts
 from app.core import status as statuses
 from app.core.agents import PoolAgents
-from app.core.backoff import Backoff
+from app.core.breaker import Breaker
+from app.core.diagnosis import Problem
+from app.core.rollout import Version
 from app.core.scaling import Decision, Pool, Removal, decide
-from app.core.workers import LIVE, State, Worker, classify
+from app.core.workers import LIVE, WAITING, State, Wait, Worker, classify, track
 from app.model.agentpool import AgentPool, FieldError, PoolSpec
 from app.model.meta import FINALIZER
 from app.model.pod import Pod
@@ -26,11 +29,15 @@ class Memory(msgspec.Struct, frozen=True):
 
     ``inherited``: uids of pods whose containers ran already when we began to lead (``started_at``) and that have not
     joined since. ``joined``: uids of agents that had joined by then, so that a new one is told from an old one.
+    ``held`` and ``stuck``: uids of pods whose trouble has been told already.
     """
 
     started_at: float
     inherited: frozenset[str] = frozenset()
     joined: frozenset[str] = frozenset()
+    held: frozenset[str] = frozenset()
+    stuck: frozenset[str] = frozenset()
+    waits: Mapping[str, Wait] = {}
     decay_since: float | None = None
     closing_since: float | None = None
     generation: int = 0
@@ -48,9 +55,13 @@ class Observed(msgspec.Struct, frozen=True):
     agents: PoolAgents
     creating: Collection[str]
     deleting: Collection[str]
-    backoff: Backoff
+    breaker: Breaker
     now: float
     wall: float
+    chance: float
+    """A random number in [0, 1), drawn for this reconcile."""
+    revisions: Mapping[str, dict[str, Any]] = {}
+    """Templates of this pool's versions that the cluster keeps, by hash."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -63,21 +74,26 @@ class Plan(msgspec.Struct, frozen=True):
     """What is to be done, in this order: finalizer, status when it must come first, then all the rest at once."""
 
     memory: Memory
-    backoff: Backoff
+    breaker: Breaker
     finalizers: tuple[str, ...] | None = None
     """The whole list to write; None leaves it."""
+    version: Version | None = None
+    """What new agents are made from."""
     create: int = 0
     create_reason: str = ""
     removals: tuple[Removal, ...] = ()
     adopt: tuple[Pod, ...] = ()
+    keep_revision: bool = False
+    """The version's template is to be kept in the cluster, should it be needed again."""
+    drop_revisions: tuple[str, ...] = ()
     close: bool = False
     """The pool is being deleted: its sessions are to be ended."""
     status: Mapping[str, Any] | None = None
     """The whole status to write; None when it would not change."""
     status_first: bool = False
     events: tuple[Event, ...] = ()
-    failure: str = ""
-    """A worker that ended before it joined: to be backed off from as a failed creation is."""
+    failure: Problem | None = None
+    """Why a worker never became an agent; the breaker knows it already."""
     next_at: float | None = None
 
 
@@ -95,65 +111,93 @@ def reconcile(seen: Observed, memory: Memory) -> Plan:
         return _refuse(seen, memory, seen.spec)
     if FINALIZER not in seen.pool.metadata.finalizers:
         finalizers = (*seen.pool.metadata.finalizers, FINALIZER)
-        return Plan(memory=memory, backoff=seen.backoff, finalizers=finalizers)
+        return Plan(memory=memory, breaker=seen.breaker, finalizers=finalizers)
     return _scale(seen, memory, seen.spec)
 
 
 def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
-    workers = _workers(seen, memory, default_slots=spec.autoscaler.default_slots_per_agent)
-    backoff = _refresh(seen, memory, workers)
+    version = rollouts.choose(spec, statuses.progress(seen.pool), seen.revisions, wall=seen.wall)
+    memory = msgspec.structs.replace(memory, waits=track(memory.waits, seen.pods, seen.agents.agents, now=seen.now))
+    limits = spec.autoscaler
+    workers = _workers(
+        seen, memory, default_slots=limits.default_slots_per_agent, join_timeout=limits.join_timeout_second
+    )
+    breaker = _refresh(seen, memory, workers, version)
+    if failure := _failure(workers, memory, version):
+        breaker = breakers.failed(
+            breaker, failure, template_hash=version.target, now=seen.now, wall=seen.wall, jitter=seen.chance
+        )
     pool = Pool(
-        limits=spec.autoscaler,
+        limits=limits,
         workers=workers,
         asked=len(seen.creating),
         pending_sessions=seen.agents.pending_sessions,
         started_at=memory.started_at,
         decay_since=memory.decay_since,
-        backoff=backoff,
+        breaker=breaker,
+        template_hash=version.target,
     )
+    version = rollouts.advance(version, pool, spec.rollout, seen.revisions, wall=seen.wall)
+    pool = msgspec.structs.replace(pool, template_hash=version.target)
     decision = decide(pool, now=seen.now)
-    crash = next(
-        (r.worker for r in decision.removals if r.worker.state is State.FINISHED and not r.worker.joined), None
-    )
-    status = statuses.of_pool(seen.pool, pool, backoff, wall=seen.wall)
-    first = statuses.is_first(seen.pool)
+    decision = rollouts.roll(pool, decision, spec.rollout, proved=version.proved, now=seen.now)
+    status = statuses.of_pool(seen.pool, pool, version, decision, rollout=spec.rollout, now=seen.now, wall=seen.wall)
     return Plan(
         memory=_next_memory(seen, memory, workers, decision),
-        backoff=backoff,
+        breaker=pool.breaker,
+        version=version,
         create=decision.create,
-        create_reason=decision.create_reason,
+        create_reason=decision.reason,
         removals=decision.removals,
         adopt=tuple(pod for pod in seen.orphans if _may_adopt(pod, spec)),
+        keep_revision=version.target not in seen.revisions,
+        drop_revisions=_unused_revisions(seen, version, spec, workers),
         status=status if status != seen.pool.status else None,
-        status_first=first,
-        events=_events(decision),
-        failure=f"pod {crash.name} ended before it joined{f' ({crash.reason})' if crash.reason else ''}"
-        if crash
-        else "",
+        status_first=statuses.is_first(seen.pool),
+        events=_events(workers, decision, memory, version, statuses.progress(seen.pool)),
+        failure=failure,
         next_at=decision.next_at,
     )
 
 
-def _workers(seen: Observed, memory: Memory, *, default_slots: int) -> list[Worker]:
+def _workers(seen: Observed, memory: Memory, *, default_slots: int, join_timeout: float) -> list[Worker]:
     return classify(
         seen.pods,
         seen.agents.agents,
         default_slots=default_slots,
+        join_timeout=join_timeout,
         inherited=memory.inherited,
         inherited_since=memory.started_at,
         deleting=seen.deleting,
+        waits=memory.waits,
+        now=seen.now,
     )
 
 
-def _refresh(seen: Observed, memory: Memory, workers: Sequence[Worker]) -> Backoff:
-    """Rule 7: a new agent, 90 s of quiet or a new spec give creation another chance."""
-    if backoffs.expired(seen.backoff, seen.now):
-        return backoffs.NONE
-    if seen.backoff.failures and any(worker.joined and worker.uid not in memory.joined for worker in workers):
-        return backoffs.NONE
+def _failure(workers: Sequence[Worker], memory: Memory, version: Version) -> Problem | None:
+    """Of the version at hand, a worker that has just turned out not to become an agent; one stands for all."""
+    for worker in workers:
+        if worker.template_hash != version.target or worker.joined or worker.uid in memory.joined:
+            continue
+        if worker.state in (State.BROKEN, State.FINISHED):
+            return worker.problem
+        if worker.state is State.HELD and worker.uid not in memory.held:
+            return worker.problem
+    return None
+
+
+def _refresh(seen: Observed, memory: Memory, workers: Sequence[Worker], version: Version) -> Breaker:
+    """Rule 7: a new agent, 90 s of quiet, a new template or a new spec give creation another chance."""
+    breaker = breakers.refreshed(
+        seen.breaker,
+        template_hash=version.target,
+        joined={worker.template_hash for worker in workers if worker.joined and worker.uid not in memory.joined},
+        probing=any(worker.state in WAITING and worker.template_hash == version.target for worker in workers),
+        now=seen.now,
+    )
     if memory.generation and memory.generation != seen.pool.metadata.generation:
-        return backoffs.retry_now(seen.backoff)
-    return seen.backoff
+        return breakers.retry_now(breaker)
+    return breaker
 
 
 def _next_memory(seen: Observed, memory: Memory, workers: Sequence[Worker], decision: Decision) -> Memory:
@@ -163,9 +207,17 @@ def _next_memory(seen: Observed, memory: Memory, workers: Sequence[Worker], deci
         memory,
         inherited=(memory.inherited & present) - joined,
         joined=joined,
+        held=frozenset(worker.uid for worker in workers if worker.state is State.HELD),
+        stuck=frozenset(worker.uid for worker in workers if worker.stuck),
         decay_since=decision.decay_since,
         generation=seen.pool.metadata.generation,
     )
+
+
+def _unused_revisions(seen: Observed, version: Version, spec: PoolSpec, workers: Sequence[Worker]) -> tuple[str, ...]:
+    """Versions that nothing runs and nothing may go back to."""
+    used = {version.target, version.stable, spec.template_hash} | {worker.template_hash for worker in workers}
+    return tuple(sorted(seen.revisions.keys() - used))
 
 
 def _may_adopt(pod: Pod, spec: PoolSpec) -> bool:
@@ -174,10 +226,29 @@ def _may_adopt(pod: Pod, spec: PoolSpec) -> bool:
     return not pod.metadata.deletion_timestamp and all(labels.get(key) == value for key, value in wanted.items())
 
 
-def _events(decision: Decision) -> tuple[Event, ...]:
-    """One event a reason; what creates or deletes is written when it has happened, by who does it."""
-    dead = [r for r in decision.removals if r.worker.state in (State.FINISHED, State.UNKNOWN, State.LOST)]
-    return tuple(Event("Warning", "AgentLost", f"Agent {r.worker.name} is replaced: {r.reason}") for r in dead)
+def _events(
+    workers: Sequence[Worker], decision: Decision, memory: Memory, version: Version, before: rollouts.Progress
+) -> tuple[Event, ...]:
+    """What is told once. Creations and deletions are told when they have happened, by who carries them out."""
+    events = [
+        Event("Warning", "AgentLost", f"Agent {removal.worker.name} is replaced: {removal.reason}")
+        for removal in decision.removals
+        if removal.worker.state in (State.FINISHED, State.BROKEN, State.UNKNOWN, State.LOST)
+    ]
+    events += [
+        Event("Warning", "AgentHeld", f"Agent {worker.name} cannot start yet: {worker.problem}")
+        for worker in workers
+        if worker.state is State.HELD and worker.uid not in memory.held
+    ]
+    events += [
+        Event("Warning", "AgentStuck", f"Pod {worker.name} does not go away: look at its node and its finalizers")
+        for worker in workers
+        if worker.stuck and worker.uid not in memory.stuck
+    ]
+    if version.failed and version.failed != before.failed:
+        text = f"Template {version.failed} is given up, agents are made from {version.stable} again"
+        events.append(Event("Warning", "RolledBack", text))
+    return tuple(events)
 
 
 def _refuse(seen: Observed, memory: Memory, errors: Sequence[FieldError]) -> Plan:
@@ -188,7 +259,7 @@ def _refuse(seen: Observed, memory: Memory, errors: Sequence[FieldError]) -> Pla
     events = (Event("Warning", "InvalidSpec", f"The pool is not scaled until its spec is mended: {text}"),)
     return Plan(
         memory=memory,
-        backoff=seen.backoff,
+        breaker=seen.breaker,
         status=status if changed else None,
         status_first=True,
         events=events if changed else (),
@@ -202,13 +273,13 @@ def _close(seen: Observed, memory: Memory) -> Plan:
     closing = msgspec.structs.replace(memory, closing_since=since)
     if not seen.pods and not seen.creating:
         mine = FINALIZER in seen.pool.metadata.finalizers
-        return Plan(memory=closing, backoff=seen.backoff, close=True, finalizers=held if mine else None)
+        return Plan(memory=closing, breaker=seen.breaker, close=True, finalizers=held if mine else None)
     over = seen.now >= since + CLOSING_GRACE
-    workers = _workers(seen, memory, default_slots=1)
+    workers = _workers(seen, memory, default_slots=1, join_timeout=float("inf"))
     removable = [w for w in workers if w.state in LIVE | {State.FINISHED} and (over or w.state is not State.RUNNING)]
     return Plan(
         memory=closing,
-        backoff=seen.backoff,
+        breaker=seen.breaker,
         close=True,
         removals=tuple(Removal(worker, "the pool is being deleted") for worker in removable),
         next_at=None if over else since + CLOSING_GRACE,

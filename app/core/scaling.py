@@ -6,16 +6,32 @@ Idleness (minIdle, maxIdle) is counted in slots, size (minReplicas, maxReplicas)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 import msgspec
 
-from app.core.backoff import Backoff
+from app.core.breaker import CLOSED, Breaker
 from app.core.selection import removal_order
-from app.core.workers import LIVE, State, Worker
+from app.core.workers import LIVE, WAITING, State, Worker
 from app.model.agentpool import Autoscaler
 
 REJOIN_GRACE = 15.0
 """Seconds after a start for which creations wait for unknown agents to join again; removals wait until all is known."""
+
+
+class Rule(StrEnum):
+    """What bound a decision."""
+
+    SETTLED = "settled"
+    MIN_IDLE = "minIdle"
+    MIN_REPLICAS = "minReplicas"
+    MAX_REPLICAS = "maxReplicas"
+    MAX_IDLE = "maxIdle"
+    IDLE_DECAY = "idleDecaySecond"
+    UNKNOWN_AGENTS = "unknownAgents"
+    DEAD_AGENTS = "deadAgents"
+    BACK_OFF = "backOff"
+    ROLLOUT = "rollout"
 
 
 class Pool(msgspec.Struct, frozen=True):
@@ -27,7 +43,9 @@ class Pool(msgspec.Struct, frozen=True):
     pending_sessions: int = 0
     started_at: float = 0.0
     decay_since: float | None = None
-    backoff: Backoff = Backoff()
+    breaker: Breaker = CLOSED
+    template_hash: str = ""
+    """Of the template that new agents are made from."""
 
     @property
     def size(self) -> int:
@@ -46,6 +64,22 @@ class Pool(msgspec.Struct, frozen=True):
         limits = self.limits
         return max(limits.max_idle, limits.min_idle + limits.default_slots_per_agent - 1)
 
+    @property
+    def room(self) -> int:
+        """Agents that maxReplicas leaves. Terminating pods hold their place until they are gone or given up."""
+        going = sum(worker.state is State.TERMINATING and not worker.stuck for worker in self.workers)
+        return self.limits.max_replicas - self.size - going
+
+    @property
+    def replacing(self) -> int:
+        """Agents under way of the present template that only make up for idle ones of an older template."""
+        outdated = sum(self.is_outdated(worker) and worker.state is State.IDLE for worker in self.workers)
+        fresh = sum(worker.state is State.PENDING and not self.is_outdated(worker) for worker in self.workers)
+        return min(outdated, fresh + self.asked)
+
+    def is_outdated(self, worker: Worker) -> bool:
+        return worker.state in LIVE and worker.template_hash != self.template_hash
+
     def count(self, state: State) -> int:
         return sum(worker.state is state for worker in self.workers)
 
@@ -57,10 +91,14 @@ class Removal(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """``next_at`` (monotonic seconds) is when the rules want to look again though nothing happened; None for never."""
+    """``next_at`` (monotonic seconds) is when the rules want to look again though nothing happened; None for never.
 
+    ``rule`` is what bound the decision and ``reason`` says so in words.
+    """
+
+    rule: Rule = Rule.SETTLED
+    reason: str = ""
     create: int = 0
-    create_reason: str = ""
     removals: tuple[Removal, ...] = ()
     decay_since: float | None = None
     next_at: float | None = None
@@ -69,101 +107,128 @@ class Decision(msgspec.Struct, frozen=True):
 def decide(pool: Pool, *, now: float) -> Decision:
     """Apply the rules once. The same picture at the same time gives the same decision."""
     dead, dead_at = _dead(pool, now)
-    if any(worker.state is State.UNKNOWN for worker in pool.workers):
+    unknown = pool.count(State.UNKNOWN)
+    if unknown:
         # Rule 1: know before you act.
-        grown = _up(pool, now) if now >= pool.started_at + REJOIN_GRACE else Decision()
-        wait = pool.started_at + REJOIN_GRACE if now < pool.started_at + REJOIN_GRACE else None
-        return _merge(grown, removals=dead, next_at=_earliest(grown.next_at, dead_at, wait))
+        wait = pool.started_at + REJOIN_GRACE
+        grown = _up(pool, now) if now >= wait else Decision()
+        next_at = _earliest(grown.next_at, dead_at, wait if now < wait else None)
+        if grown.create:
+            return msgspec.structs.replace(grown, removals=dead, next_at=next_at)
+        reason = f"{_agents(unknown)} of before the start may still join again"
+        return Decision(rule=Rule.UNKNOWN_AGENTS, reason=reason, removals=dead, next_at=next_at)
     if dead:
         # The next picture, without them and with the back-off that they may cause, says what they leave to be done.
-        return Decision(removals=dead, next_at=dead_at, decay_since=pool.decay_since)
+        reason = f"{_agents(len(dead))} cannot serve any more"
+        return Decision(
+            rule=Rule.DEAD_AGENTS, reason=reason, removals=dead, next_at=dead_at, decay_since=pool.decay_since
+        )
     grown = _up(pool, now)
-    shrunk = _down(pool, now) if not grown.create else Decision()
-    return _merge(
-        grown,
+    if grown.create:
+        return msgspec.structs.replace(grown, next_at=_earliest(grown.next_at, dead_at))
+    shrunk = _down(pool, now)
+    bound = shrunk if shrunk.rule is not Rule.SETTLED else grown
+    return Decision(
+        rule=bound.rule,
+        reason=bound.reason,
         removals=shrunk.removals,
         decay_since=shrunk.decay_since,
         next_at=_earliest(grown.next_at, shrunk.next_at, dead_at),
     )
 
 
-def _merge(
-    grown: Decision,
-    *,
-    removals: tuple[Removal, ...],
-    next_at: float | None,
-    decay_since: float | None = None,
-) -> Decision:
-    return Decision(
-        create=grown.create,
-        create_reason=grown.create_reason,
-        removals=removals,
-        decay_since=decay_since,
-        next_at=next_at,
-    )
-
-
 def _up(pool: Pool, now: float) -> Decision:
-    """Rule 2: all that are needed are asked for at once. Terminating pods hold their place under maxReplicas."""
+    """Rule 2: all that are needed are asked for at once."""
     limits = pool.limits
     for_idle = -(-(limits.min_idle - pool.idle) // limits.default_slots_per_agent)
     for_size = limits.min_replicas - pool.size
-    room = limits.max_replicas - pool.size - pool.count(State.TERMINATING)
-    wanted = min(max(for_idle, for_size), room)
+    wanted = max(for_idle, for_size)
     if wanted <= 0:
-        return Decision()
-    if pool.backoff.blocks(now):
-        return Decision(next_at=pool.backoff.until)
-    if pool.backoff.allowance:
-        wanted = min(wanted, max(0, pool.backoff.allowance - pool.asked))
+        return Decision(reason=f"{pool.idle} idle slots, {_agents(pool.size)}: nothing to do")
     if for_idle >= for_size:
         waiting = f" ({pool.pending_sessions} sessions wait)" if pool.pending_sessions else ""
-        reason = f"{pool.idle} idle slots are below minIdle {limits.min_idle}{waiting}"
+        rule, reason = Rule.MIN_IDLE, f"{pool.idle} idle slots are below minIdle {limits.min_idle}{waiting}"
     else:
-        reason = f"{pool.size} agents are below minReplicas {limits.min_replicas}"
-    return Decision(create=wanted, create_reason=reason)
+        rule, reason = Rule.MIN_REPLICAS, f"{_agents(pool.size)} are below minReplicas {limits.min_replicas}"
+    room = pool.room
+    if room <= 0:
+        return Decision(rule=Rule.MAX_REPLICAS, reason=f"{reason}, but maxReplicas {limits.max_replicas} is reached")
+    return allowed(pool, Decision(rule=rule, reason=reason, create=min(wanted, room)), now)
+
+
+def allowed(pool: Pool, wish: Decision, now: float) -> Decision:
+    """As much of the wished creations as past failures leave."""
+    breaker, problem = pool.breaker, pool.breaker.problem
+    if until := breaker.blocked_until(now):
+        return Decision(rule=Rule.BACK_OFF, reason=f"{wish.reason}, but creation backs off: {problem}", next_at=until)
+    unproved = sum(worker.state in WAITING and not pool.is_outdated(worker) for worker in pool.workers)
+    room = breaker.room(asked=pool.asked, unproved=unproved)
+    if room is None or room >= wish.create:
+        return wish
+    if room == 0:
+        return Decision(rule=Rule.BACK_OFF, reason=f"{wish.reason}, but a probe comes first: {problem}")
+    return msgspec.structs.replace(wish, create=room)
 
 
 def _down(pool: Pool, now: float) -> Decision:
     """Rules 3 and 4, and the maximum: idle agents above it go at once, whatever minIdle says."""
-    limits, size, idle = pool.limits, pool.size, pool.idle
+    limits, size = pool.limits, pool.size
+    idle = pool.idle - pool.replacing * limits.default_slots_per_agent
+    rule, reason = Rule.SETTLED, ""
     removals: list[Removal] = []
-    candidates = removal_order(pool.workers)
+    candidates = removal_order(pool.workers, template_hash=pool.template_hash)
     while candidates and size > limits.max_replicas:
         worker = candidates.pop(0)
-        removals.append(Removal(worker, f"{size} agents are above maxReplicas {limits.max_replicas}"))
+        rule, reason = Rule.MAX_REPLICAS, f"{_agents(size)} are above maxReplicas {limits.max_replicas}"
+        removals.append(Removal(worker, reason))
         size, idle = size - 1, idle - worker.free
     for worker in list(candidates):
         if idle <= pool.max_idle or size <= limits.min_replicas:
             break
-        if idle - worker.free >= limits.min_idle:
+        if worker.free and idle - worker.free >= limits.min_idle:
             candidates.remove(worker)
-            removals.append(Removal(worker, f"{idle} idle slots are above maxIdle {pool.max_idle}"))
+            rule, reason = Rule.MAX_IDLE, f"{idle} idle slots are above maxIdle {pool.max_idle}"
+            removals.append(Removal(worker, reason))
             size, idle = size - 1, idle - worker.free
     slow = next((worker for worker in candidates if idle - worker.free >= limits.min_idle), None)
     if slow is None or size <= limits.min_replicas:
-        return Decision(removals=tuple(removals))
+        return Decision(rule=rule, reason=reason, removals=tuple(removals))
     since = now if pool.decay_since is None else pool.decay_since
     if now >= since + limits.idle_decay_second:
-        text = f"{idle} idle slots above minIdle {limits.min_idle} for {limits.idle_decay_second} s"
-        removals.append(Removal(slow, text))
+        reason = f"{idle} idle slots above minIdle {limits.min_idle} for {limits.idle_decay_second} s"
+        removals.append(Removal(slow, reason))
         since = now
-    return Decision(removals=tuple(removals), decay_since=since, next_at=since + limits.idle_decay_second)
+    if not removals or rule is Rule.SETTLED:
+        rule = Rule.IDLE_DECAY
+        reason = reason or f"{idle} idle slots above minIdle {limits.min_idle}: one agent goes each idleDecaySecond"
+    next_at = since + limits.idle_decay_second
+    return Decision(rule=rule, reason=reason, removals=tuple(removals), decay_since=since, next_at=next_at)
 
 
 def _dead(pool: Pool, now: float) -> tuple[tuple[Removal, ...], float | None]:
-    """Rule 6, and pods that ended: those to delete now, and when the next unknown or lost one is due."""
+    """Rule 6, and pods that ended or never will be agents: those to delete now, and when to look at the next one."""
     removals, due = [], None
     patience = pool.limits.kill_unknown_after_second
     for worker in pool.workers:
+        due = _earliest(due, worker.recheck_at)
         if worker.state is State.FINISHED:
-            removals.append(Removal(worker, f"the pod ended{f' ({worker.reason})' if worker.reason else ''}"))
+            removals.append(Removal(worker, f"the pod ended{_because(worker)}"))
+        elif worker.state is State.BROKEN:
+            removals.append(Removal(worker, f"it will not become an agent{_because(worker)}"))
         elif worker.state in (State.UNKNOWN, State.LOST):
             if now >= worker.since + patience:
                 removals.append(Removal(worker, f"{worker.state} for {patience} s (killUnknownAfterSecond)"))
             else:
                 due = _earliest(due, worker.since + patience)
     return tuple(removals), due
+
+
+def _because(worker: Worker) -> str:
+    return f": {worker.problem}" if worker.problem else ""
+
+
+def _agents(count: int) -> str:
+    return "1 agent" if count == 1 else f"{count} agents"
 
 
 def _earliest(*times: float | None) -> float | None:

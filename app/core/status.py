@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from app.core.backoff import Backoff
-from app.core.scaling import Pool
-from app.core.workers import State
-from app.model.agentpool import AgentPool, FieldError
+from app.core.diagnosis import Problem
+from app.core.rollout import Progress, Version
+from app.core.scaling import Decision, Pool, Rule
+from app.core.workers import WAITING, State
+from app.model.agentpool import AgentPool, FieldError, Rollout
 from app.model.meta import POOL_LABEL
 
 MESSAGE_LIMIT = 1024
@@ -31,27 +32,77 @@ def is_first(pool: AgentPool) -> bool:
     return _mapping(pool.status).get("observedGeneration") != pool.metadata.generation
 
 
-def of_pool(pool: AgentPool, scaling: Pool, backoff: Backoff, *, wall: float) -> dict[str, Any]:
+def progress(pool: AgentPool) -> Progress:
+    """What the status keeps of the pool's rollout."""
+    kept = _mapping(_mapping(pool.status).get("rollout"))
+    return Progress(
+        target=str(kept.get("templateHash", "")),
+        stable=str(kept.get("stableTemplateHash", "")),
+        failed=str(kept.get("failedTemplateHash", "")),
+        failure=str(kept.get("failure", "")),
+        started=_epoch(kept.get("startTime")),
+    )
+
+
+def of_pool(
+    pool: AgentPool, scaling: Pool, version: Version, decision: Decision, *, rollout: Rollout, now: float, wall: float
+) -> dict[str, Any]:
     """The whole status of a pool whose spec is good."""
     joined = [worker for worker in scaling.workers if worker.state in (State.IDLE, State.RUNNING)]
+    outdated = sum(scaling.is_outdated(worker) for worker in scaling.workers)
     status: dict[str, Any] = {
         "observedGeneration": pool.metadata.generation,
         "replicas": scaling.size,
         "readyReplicas": len(joined),
         "idleReplicas": scaling.count(State.IDLE),
         "runningReplicas": scaling.count(State.RUNNING),
-        "pendingReplicas": scaling.count(State.PENDING) + scaling.asked,
+        "pendingReplicas": sum(worker.state in WAITING for worker in scaling.workers) + scaling.asked,
         "unknownReplicas": scaling.count(State.UNKNOWN) + scaling.count(State.LOST),
+        "updatedReplicas": scaling.size - outdated,
+        "outdatedReplicas": outdated,
         "slots": sum(worker.slots for worker in joined),
         "idleSlots": sum(worker.free for worker in joined),
         "pendingSessions": scaling.pending_sessions,
         "selector": f"{POOL_LABEL}={pool.metadata.name}",
+        "rollout": _rollout(version),
+        "lastDecision": _decision(pool, scaling, decision, now=now, wall=wall),
     }
-    if backoff.error:
-        status["lastError"] = {"message": _cut(backoff.error), "time": timestamp(backoff.error_time)}
-    facts = _Facts(scaling, backoff, filled=_was_filled(pool), first=is_first(pool))
+    breaker = scaling.breaker
+    if problem := breaker.problem:
+        told = {"cause": problem.cause.value, "message": _cut(str(problem)), "time": timestamp(breaker.problem_time)}
+        status["lastError"] = told
+    facts = _Facts(pool, scaling, version, rollout=rollout, now=now)
     status["conditions"] = _conditions(pool, facts.conditions(), wall=wall)
     return status
+
+
+def _rollout(version: Version) -> dict[str, Any]:
+    kept = {"templateHash": version.target, "startTime": timestamp(version.started)}
+    if version.stable:
+        kept["stableTemplateHash"] = version.stable
+    if version.failed:
+        kept |= {"failedTemplateHash": version.failed, "failure": _cut(version.failure)}
+    return kept
+
+
+def _decision(pool: AgentPool, scaling: Pool, decision: Decision, *, now: float, wall: float) -> dict[str, Any]:
+    """The last decision that did something or was bound; a settled pool keeps what it did last."""
+    last = _mapping(_mapping(pool.status).get("lastDecision"))
+    if decision.rule is Rule.SETTLED and (last.get("create") or last.get("remove")):
+        return dict(last)
+    told: dict[str, Any] = {
+        "rule": decision.rule.value,
+        "reason": _cut(decision.reason),
+        "size": scaling.size,
+        "idleSlots": scaling.idle,
+        "pendingSessions": scaling.pending_sessions,
+        "create": decision.create,
+        "remove": len(decision.removals),
+    }
+    if decision.next_at is not None and decision.rule is not Rule.SETTLED:
+        told["nextTime"] = timestamp(wall + decision.next_at - now)
+    same = all(last.get(key) == value for key, value in told.items() if key != "nextTime")
+    return dict(last) if same else {**told, "time": timestamp(wall)}
 
 
 def of_refused(pool: AgentPool, errors: Sequence[FieldError], *, wall: float) -> dict[str, Any]:
@@ -71,17 +122,23 @@ def of_refused(pool: AgentPool, errors: Sequence[FieldError], *, wall: float) ->
 class _Facts:
     """What the conditions are made of."""
 
-    def __init__(self, scaling: Pool, backoff: Backoff, *, filled: bool, first: bool) -> None:
+    def __init__(self, pool: AgentPool, scaling: Pool, version: Version, *, rollout: Rollout, now: float) -> None:
         limits = scaling.limits
-        joined = scaling.count(State.IDLE) + scaling.count(State.RUNNING)
-        idle = sum(worker.free for worker in scaling.workers if worker.state in (State.IDLE, State.RUNNING))
-        self.idle = idle - scaling.pending_sessions
+        joined = [worker for worker in scaling.workers if worker.state in (State.IDLE, State.RUNNING)]
+        self.idle = sum(worker.free for worker in joined) - scaling.pending_sessions
         self.min_idle = limits.min_idle
-        at_maximum = scaling.size >= limits.max_replicas and joined >= limits.max_replicas
-        enough = self.idle >= limits.min_idle and joined >= limits.min_replicas
+        at_maximum = scaling.size >= limits.max_replicas and len(joined) >= limits.max_replicas
+        enough = self.idle >= limits.min_idle and len(joined) >= limits.min_replicas
         self.at_maximum = at_maximum and not enough
         self.capacity = enough or at_maximum
-        self.filled, self.first, self.backoff = filled, first, backoff
+        self.first, self.filled = is_first(pool), _was_filled(pool)
+        self.version, self.breaker = version, scaling.breaker
+        self.ailing = next((str(w.problem) for w in scaling.workers if w.state in WAITING and w.problem), "")
+        self.rolling = rollout.strategy == "RollingUpdate" and any(
+            scaling.is_outdated(worker) and worker.state in WAITING | {State.IDLE} for worker in scaling.workers
+        )
+        since = scaling.breaker.open_since
+        self.late = since is not None and now >= since + rollout.progress_deadline_second
 
     def conditions(self) -> dict[str, tuple[str, str, str]]:
         """Type → status, reason, message."""
@@ -93,8 +150,9 @@ class _Facts:
         }
 
     def _ready(self) -> tuple[str, str, str]:
-        if self.backoff.error and not self.capacity:
-            return "False", "CreateFailed", self.backoff.error
+        problem = self.breaker.problem
+        if problem and not self.capacity:
+            return "False", _word(problem), str(problem)
         if self.first or not (self.capacity or self.filled):
             return "Unknown", "Filling", self._capacity()[1]
         return "True", *(self._capacity() if self.capacity else ("Refilling", self._capacity()[1]))
@@ -104,21 +162,34 @@ class _Facts:
             return "False", "Stalled", "Waiting does not help; see Stalled"
         if self.first or not (self.capacity or self.filled):
             return "True", "Filling", self._capacity()[1]
+        if self.rolling:
+            return "True", "RollingOut", f"Agents of older templates give way to template {self.version.target}"
         return "False", SETTLED, "The pool follows its spec"
 
     def _stalled(self) -> tuple[str, str, str]:
-        if self._broken():
-            return "True", "CreateFailed", self.backoff.error
+        if self.version.failed:
+            return "True", "RolledBack", f"Template {self.version.failed} was given up: {self.version.failure}"
+        if (problem := self.breaker.problem) and self._broken():
+            return "True", _word(problem), str(problem)
         return "False", "Working", "Nothing stands in the way"
 
     def _broken(self) -> bool:
-        return self.backoff.terminal and not self.capacity
+        stuck = self.breaker.problem is not None and (self.breaker.refused or self.late)
+        return bool(self.version.failed) or (stuck and not self.capacity)
 
     def _capacity(self) -> tuple[str, str]:
         if self.at_maximum:
             return "AtMaximum", f"All agents that maxReplicas allows have joined; {max(0, self.idle)} slots are idle"
         verb = "IdleEnough" if self.capacity else "IdleBelowMinimum"
-        return verb, f"{max(0, self.idle)} slots of joined agents are idle, minIdle is {self.min_idle}"
+        text = f"{max(0, self.idle)} slots of joined agents are idle, minIdle is {self.min_idle}"
+        return verb, f"{text}; {self.ailing}" if self.ailing and not self.capacity else text
+
+
+def _word(problem: Problem) -> str:
+    """A condition's reason: one CamelCase word (Kubernetes API conventions)."""
+    if problem.reason and problem.reason.isalnum():
+        return problem.reason
+    return problem.cause.title().replace(" ", "")
 
 
 def _was_filled(pool: AgentPool) -> bool:
@@ -152,6 +223,14 @@ def _conditions(pool: AgentPool, told: Mapping[str, tuple[str, str, str]], *, wa
             }
         )
     return conditions
+
+
+def _epoch(text: Any) -> float:
+    """The time that ``timestamp`` wrote; 0.0 for anything else."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

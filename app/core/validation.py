@@ -14,6 +14,7 @@ import msgspec
 from app.core.fields import INVALID, REQUIRED, Errors, invalid, missing_or_wrong, wrong_type
 from app.core.injection import agent_index, config_mounts, named_pools
 from app.core.podshape import check_pod
+from app.core.podspec import template_hash
 from app.core.syntax import LABEL_SYNTAX, is_label_value
 from app.model.agentpool import Autoscaler, FieldError, PoolSpec
 from app.model.meta import POOL_LABEL
@@ -54,7 +55,10 @@ def validate(name: str, spec: Any) -> PoolSpec | list[FieldError]:
     if errors:
         return errors
     limits = {field: int(value) for field, value in spec["autoscaler"].items() if field in LIMITS and value is not None}
-    return PoolSpec(autoscaler=msgspec.convert(limits, Autoscaler), template=spec["template"])
+    template = spec["template"]
+    return PoolSpec(
+        autoscaler=msgspec.convert(limits, Autoscaler), template=template, template_hash=template_hash(template)
+    )
 
 
 def unknown_fields(spec: Any) -> list[FieldError]:

@@ -9,14 +9,24 @@ from enum import StrEnum
 import msgspec
 
 from app.core.agents import AgentView
+from app.core.diagnosis import HELD, Cause, Problem, diagnose
 from app.model.meta import TEMPLATE_HASH_LABEL
 from app.model.pod import Pod
+
+PROBLEM_GRACE = 20.0
+"""Seconds that a pod has to get over a failed image pull, a crash or a missing mount by itself."""
+STUCK_AFTER = 60.0
+"""Seconds beyond its grace period after which a terminating pod is stuck: its node is gone, or a finalizer holds it."""
 
 
 class State(StrEnum):
     """pending → idle ⇄ running → lost → gone; unknown → idle or running when it joins, gone when it does not."""
 
     PENDING = "pending"
+    HELD = "held"
+    """Pending for longer than agents may take to join, for a cause outside the pod: kept, but not counted on."""
+    BROKEN = "broken"
+    """Pending, and not expected to become an agent: to be replaced."""
     IDLE = "idle"
     RUNNING = "running"
     UNKNOWN = "unknown"
@@ -28,8 +38,19 @@ class State(StrEnum):
     TERMINATING = "terminating"
 
 
-LIVE = frozenset({State.PENDING, State.IDLE, State.RUNNING, State.UNKNOWN, State.LOST})
+WAITING = frozenset({State.PENDING, State.HELD, State.BROKEN})
+"""Asked for, and not joined yet."""
+LIVE = frozenset({State.IDLE, State.RUNNING, State.UNKNOWN, State.LOST}) | WAITING
 """States that count as size."""
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Of a pod that has not joined, or is terminating: since when (monotonic seconds), and what ails it since when."""
+
+    since: float
+    terminating: bool = False
+    problem: Problem | None = None
+    problem_since: float = 0.0
 
 
 class Worker(msgspec.Struct, frozen=True):
@@ -46,7 +67,11 @@ class Worker(msgspec.Struct, frozen=True):
     template_hash: str = ""
     joined: bool = False
     """The broker knows it: it has joined since this process began to lead."""
-    reason: str = ""
+    problem: Problem | None = None
+    stuck: bool = False
+    """Terminating for much longer than its grace period."""
+    recheck_at: float | None = None
+    """When its state changes though nothing happens (monotonic seconds)."""
 
     @property
     def free(self) -> int:
@@ -54,25 +79,57 @@ class Worker(msgspec.Struct, frozen=True):
         return max(0, self.slots - self.sessions) if self.state in (State.PENDING, State.IDLE, State.RUNNING) else 0
 
 
+def track(
+    known: Mapping[str, Wait], pods: Iterable[Pod], agents: Mapping[str, AgentView], *, now: float
+) -> Mapping[str, Wait]:
+    """By uid: the pods that have not joined or are terminating, each with when that began as far as we have seen."""
+    waits: dict[str, Wait] = {}
+    for pod in pods:
+        meta = pod.metadata
+        terminating = meta.deletion_timestamp is not None
+        if meta.name in agents and not terminating:
+            continue
+        wait = known.get(meta.uid)
+        problem = diagnose(pod)
+        if wait is None or wait.terminating != terminating:
+            wait = Wait(since=now, terminating=terminating, problem=problem, problem_since=now)
+        elif problem != wait.problem:
+            same = problem and wait.problem and problem.cause is wait.problem.cause
+            since = wait.problem_since if same else now
+            wait = msgspec.structs.replace(wait, problem=problem, problem_since=since)
+        waits[meta.uid] = wait
+    return waits
+
+
 def classify(
     pods: Iterable[Pod],
     agents: Mapping[str, AgentView],
     *,
     default_slots: int,
+    join_timeout: float,
     inherited: Collection[str],
     inherited_since: float,
     deleting: Collection[str],
+    waits: Mapping[str, Wait],
+    now: float,
 ) -> list[Worker]:
     """Workers of the pods, in the order of their names.
 
     ``inherited``: uids of pods whose containers already ran when this process began to lead, at ``inherited_since``;
-    ``deleting``: uids of pods whose deletion was asked for and is not yet seen.
+    ``deleting``: uids of pods whose deletion was asked for and is not yet seen; ``waits``: what ``track`` gave.
     """
     workers = []
     for pod in pods:
         meta = pod.metadata
         agent = agents.get(meta.name)
+        wait = waits.get(meta.uid)
         state = _state(pod, agent, inherited=meta.uid in inherited, deleting=meta.uid in deleting)
+        problem, recheck_at, stuck = wait.problem if wait else None, None, False
+        if state is State.PENDING and wait:
+            state, problem, recheck_at = _patience(wait, join_timeout, now)
+        elif wait and wait.terminating:
+            recheck_at = wait.since + meta.deletion_grace_period_seconds + STUCK_AFTER
+            stuck = now >= recheck_at
         workers.append(
             Worker(
                 name=meta.name,
@@ -85,7 +142,9 @@ def classify(
                 node=pod.spec.node_name,
                 template_hash=meta.label(TEMPLATE_HASH_LABEL),
                 joined=agent is not None,
-                reason=pod.status.reason,
+                problem=problem,
+                stuck=stuck,
+                recheck_at=recheck_at if recheck_at is not None and recheck_at > now else None,
             )
         )
     return sorted(workers, key=lambda worker: worker.name)
@@ -101,6 +160,20 @@ def _state(pod: Pod, agent: AgentView | None, *, inherited: bool, deleting: bool
     if not agent.connected:
         return State.LOST
     return State.RUNNING if agent.sessions else State.IDLE
+
+
+def _patience(wait: Wait, join_timeout: float, now: float) -> tuple[State, Problem | None, float | None]:
+    """How long a pending pod is counted on: state, problem, and when to look again."""
+    late_at, problem = wait.since + join_timeout, wait.problem
+    if problem and problem.cause in HELD:
+        return (State.HELD if now >= late_at else State.PENDING), problem, late_at
+    if problem:
+        broken_at = min(late_at, wait.problem_since + PROBLEM_GRACE)
+        return (State.BROKEN if now >= broken_at else State.PENDING), problem, broken_at
+    if now >= late_at:
+        text = f"the agent has not joined within {join_timeout:.0f} s (joinTimeoutSecond)"
+        return State.BROKEN, Problem(Cause.NEVER_JOINED, "NeverJoined", text), late_at
+    return State.PENDING, None, late_at
 
 
 def _epoch(moment: datetime | None) -> float:

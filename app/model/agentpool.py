@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -38,6 +38,16 @@ class Autoscaler(msgspec.Struct, frozen=True, rename="camel"):
     idle_decay_second: int = 60
     kill_unknown_after_second: int = 300
     default_slots_per_agent: int = 1
+    join_timeout_second: int = 600
+
+
+class Rollout(msgspec.Struct, frozen=True, rename="camel"):
+    """How agents of an older template are replaced; surge and unavailable as in a Deployment, in agents or ``25%``."""
+
+    strategy: Literal["RollingUpdate", "OnDelete"] = "RollingUpdate"
+    max_surge: int | str = "25%"
+    max_unavailable: int | str = "25%"
+    progress_deadline_second: int = 600
 
 
 class PoolSpec(msgspec.Struct, frozen=True, rename="camel"):
@@ -45,6 +55,8 @@ class PoolSpec(msgspec.Struct, frozen=True, rename="camel"):
 
     autoscaler: Autoscaler
     template: dict[str, Any]
+    rollout: Rollout = Rollout()
+    template_hash: str = ""
 
 
 class FieldError(msgspec.Struct, frozen=True):

@@ -56,6 +56,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel"):
     finalizers: tuple[str, ...] = ()
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+    deletion_grace_period_seconds: int = 0
 
     @property
     def key(self) -> NamespacedName:

@@ -25,9 +25,16 @@ class ContainerStateRunning(msgspec.Struct, frozen=True, rename="camel"):
     started_at: datetime | None = None
 
 
+class ContainerStateTerminated(msgspec.Struct, frozen=True, rename="camel"):
+    exit_code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
 class ContainerState(msgspec.Struct, frozen=True, rename="camel"):
     waiting: ContainerStateWaiting | None = None
     running: ContainerStateRunning | None = None
+    terminated: ContainerStateTerminated | None = None
 
 
 class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -35,6 +42,7 @@ class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
     ready: bool = False
     restart_count: int = 0
     state: ContainerState = ContainerState()
+    last_state: ContainerState = ContainerState()
 
 
 class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
@@ -49,6 +57,7 @@ class PodStatus(msgspec.Struct, frozen=True, rename="camel"):
     pod_ip: str = msgspec.field(default="", name="podIP")
     host_ip: str = msgspec.field(default="", name="hostIP")
     conditions: tuple[PodCondition, ...] = ()
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
 
 

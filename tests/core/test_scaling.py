@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.backoff import Backoff
+from app.core.breaker import Breaker, Circuit
+from app.core.diagnosis import Cause, Problem
 from app.core.scaling import Pool, decide
 from app.core.workers import LIVE, State, Worker
 from app.model.agentpool import Autoscaler
@@ -110,11 +111,12 @@ def test_a_slot_report_larger_than_the_default_does_not_make_the_pool_flap() -> 
 
 def test_after_an_error_one_probe_then_two_then_all() -> None:
     limits = Autoscaler(max_replicas=50, min_idle=20, max_idle=20)
-    recent = Backoff(failures=1, until=10, last_failure=9, allowance=1)
-    assert decide(Pool(limits=limits, workers=(), backoff=recent), now=9.5).create == 0
-    assert decide(Pool(limits=limits, workers=(), backoff=recent), now=9.5).next_at == 10
-    assert decide(Pool(limits=limits, workers=(), backoff=recent), now=10).create == 1
-    assert decide(Pool(limits=limits, workers=(), asked=1, backoff=recent), now=10).create == 0
+    quota = Circuit(problem=Problem(Cause.QUOTA, "Forbidden"), failures=1, since=9, until=10, last=9, time=0)
+    recent = Breaker("", (quota,))
+    assert decide(Pool(limits=limits, workers=(), breaker=recent), now=9.5).create == 0
+    assert decide(Pool(limits=limits, workers=(), breaker=recent), now=9.5).next_at == 10
+    assert decide(Pool(limits=limits, workers=(), breaker=recent), now=10).create == 1
+    assert decide(Pool(limits=limits, workers=(), asked=1, breaker=recent), now=10).create == 0
     assert decide(Pool(limits=limits, workers=()), now=10).create == 20
 
 

@@ -140,7 +140,7 @@ def test_12_a_refused_creation_is_shown_and_not_hammered() -> None:
     world.refusal = "exceeded quota"
     world.settle()
     world.advance(5)
-    assert world.status["lastError"]["message"] == "exceeded quota"
+    assert world.status["lastError"]["message"] == "Forbidden: exceeded quota"
     assert world.condition("Ready") == "False"
     assert world.attempts <= 3 + 4
     world.refusal = ""

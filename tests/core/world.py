@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from app.core.agents import AgentView, PoolAgents
-from app.core.backoff import NONE, Backoff, failed, succeeded
+from app.core.breaker import CLOSED, Breaker, created, failed
+from app.core.diagnosis import Cause, Problem
 from app.core.reconcile import Memory, Observed, Plan, reconcile, remember
-from app.model.agentpool import AgentPool, Autoscaler, FieldError, PoolSpec
-from app.model.meta import FINALIZER, POOL_LABEL, ObjectMeta
-from app.model.pod import Pod, PodStatus
+from app.model.agentpool import AgentPool, Autoscaler, FieldError, PoolSpec, Rollout
+from app.model.meta import FINALIZER, POOL_LABEL, TEMPLATE_HASH_LABEL, ObjectMeta
+from app.model.pod import ContainerState, ContainerStateWaiting, ContainerStatus, Pod, PodCondition, PodStatus
 
 EPOCH = 1_800_000_000.0
 TEMPLATE: dict[str, Any] = {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "agent"}]}}
@@ -33,19 +34,23 @@ class World:
     def __init__(self, **limits: Any) -> None:
         numbers = {"max_replicas": 5, "min_idle": 1, "max_idle": 2} | limits
         self.now = 1000.0
-        self.spec: PoolSpec | list[FieldError] = PoolSpec(autoscaler=Autoscaler(**numbers), template=TEMPLATE)
+        self.spec: PoolSpec | list[FieldError] = PoolSpec(
+            autoscaler=Autoscaler(**numbers), template=TEMPLATE, template_hash="v1"
+        )
+        self.revisions: dict[str, dict[str, Any]] = {}
         meta = ObjectMeta(name="p", namespace="n", uid="pool-uid", generation=1, finalizers=(FINALIZER,))
         self.pool = AgentPool(metadata=meta)
         self.pods: dict[str, Pod] = {}
         self.agents: dict[str, Agent] = {}
         self.queue: list[tuple[int, int, str]] = []
         self.memory: Memory | None = None
-        self.backoff: Backoff = NONE
+        self.breaker: Breaker = CLOSED
         self.refusal = ""
         self.attempts = 0
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.closed = False
+        self.events: list[str] = []
         self.plan: Plan | None = None
         self._serial = 0
 
@@ -99,14 +104,21 @@ class World:
     def edit(self, **limits: Any) -> None:
         assert isinstance(self.spec, PoolSpec)
         autoscaler = msgspec.structs.replace(self.spec.autoscaler, **limits)
-        self.spec = msgspec.structs.replace(self.spec, autoscaler=autoscaler)
+        self._respec(autoscaler=autoscaler)
+
+    def retemplate(self, template_hash: str, **rollout: Any) -> None:
+        self._respec(template_hash=template_hash, rollout=Rollout(**rollout))
+
+    def _respec(self, **fields: Any) -> None:
+        assert isinstance(self.spec, PoolSpec)
+        self.spec = msgspec.structs.replace(self.spec, **fields)
         meta = msgspec.structs.replace(self.pool.metadata, generation=self.pool.metadata.generation + 1)
         self.pool = msgspec.structs.replace(self.pool, metadata=meta)
         self.settle()
 
     def restart(self) -> None:
         """The process starts anew: it remembers nothing, and no agent has joined it yet."""
-        self.memory, self.backoff = None, NONE
+        self.memory, self.breaker = None, CLOSED
         self.lost_agents, self.agents = self.agents, {}
         self.settle()
 
@@ -126,6 +138,19 @@ class World:
         self._phase(name, "Failed", reason)
         self.settle()
 
+    def wait_for(self, name: str, reason: str) -> None:
+        """The pod's container waits (ImagePullBackOff …)."""
+        state = ContainerState(waiting=ContainerStateWaiting(reason=reason, message=f"because of {reason}"))
+        status = PodStatus(container_statuses=(ContainerStatus(name="agent", state=state),))
+        self.pods[name] = msgspec.structs.replace(self.pods[name], status=status)
+        self.settle()
+
+    def hold(self, name: str, reason: str) -> None:
+        """The scheduler has no place for the pod (Unschedulable), or may not look for one yet (SchedulingGated)."""
+        condition = PodCondition(type="PodScheduled", status="False", reason=reason, message="0/3 nodes")
+        self.pods[name] = msgspec.structs.replace(self.pods[name], status=PodStatus(conditions=(condition,)))
+        self.settle()
+
     # What the test sees.
 
     @property
@@ -142,6 +167,14 @@ class World:
 
     def condition(self, kind: str) -> str:
         return next(str(c["status"]) for c in self.status["conditions"] if c["type"] == kind)
+
+    @property
+    def versions(self) -> list[str]:
+        """Template hashes of the pods."""
+        return sorted(pod.metadata.label(TEMPLATE_HASH_LABEL) for pod in self.pods.values())
+
+    def pods_of(self, template_hash: str) -> list[str]:
+        return [n for n, pod in self.pods.items() if pod.metadata.label(TEMPLATE_HASH_LABEL) == template_hash]
 
     def where(self, session: str) -> str | None:
         return next((name for name, agent in self.agents.items() if session in agent.sessions), None)
@@ -170,14 +203,16 @@ class World:
             ),
             creating=(),
             deleting=(),
-            backoff=self.backoff,
+            breaker=self.breaker,
             now=self.now,
             wall=EPOCH + self.now,
+            chance=0.5,
+            revisions=self.revisions,
         )
         if self.memory is None:
             self.memory = remember(seen.pods, seen.agents, now=self.now)
         plan = self.plan = reconcile(seen, self.memory)
-        self.memory, self.backoff = plan.memory, plan.backoff
+        self.memory, self.breaker = plan.memory, plan.breaker
         return self._carry_out(plan)
 
     def _carry_out(self, plan: Plan) -> bool:
@@ -187,8 +222,11 @@ class World:
         if plan.finalizers is not None:
             meta = msgspec.structs.replace(self.pool.metadata, finalizers=plan.finalizers)
             self.pool = msgspec.structs.replace(self.pool, metadata=meta)
-        if plan.failure:
-            self.backoff = failed(self.backoff, plan.failure, now=self.now, wall=EPOCH + self.now, jitter=0.5)
+        self.events += [event.reason for event in plan.events]
+        if plan.version and plan.keep_revision:
+            self.revisions[plan.version.target] = plan.version.template
+        for unused in plan.drop_revisions:
+            del self.revisions[unused]
         for removal in plan.removals:
             self._remove(removal.worker.name)
         for _ in range(plan.create):
@@ -198,17 +236,24 @@ class World:
     def _create(self) -> None:
         self.attempts += 1
         if self.refusal:
-            self.backoff = failed(self.backoff, self.refusal, now=self.now, wall=EPOCH + self.now, jitter=0.5)
+            self._fail(Problem(Cause.QUOTA, "Forbidden", self.refusal))
             return
-        self.backoff = succeeded(self.backoff)
+        self.breaker = created(self.breaker)
         self._serial += 1
         name = f"p-{self._serial:04}"
-        created = datetime.fromtimestamp(EPOCH + self.now, UTC)
-        meta = ObjectMeta(
-            name=name, namespace="n", uid=f"uid-{name}", labels={POOL_LABEL: "p"}, creation_timestamp=created
-        )
+        born = datetime.fromtimestamp(EPOCH + self.now, UTC)
+        assert self.plan
+        assert self.plan.version
+        labels = {POOL_LABEL: "p", TEMPLATE_HASH_LABEL: self.plan.version.target}
+        meta = ObjectMeta(name=name, namespace="n", uid=f"uid-{name}", labels=labels, creation_timestamp=born)
         self.pods[name] = Pod(metadata=meta)
         self.created.append(name)
+
+    def _fail(self, problem: Problem) -> None:
+        assert self.plan
+        assert self.plan.version
+        target, wall = self.plan.version.target, EPOCH + self.now
+        self.breaker = failed(self.breaker, problem, template_hash=target, now=self.now, wall=wall, jitter=0.5)
 
     def _remove(self, name: str) -> None:
         del self.pods[name]
