@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -38,7 +40,8 @@ def test_a_session_runs_on_a_free_agent(world: World) -> None:
 
 def test_the_server_info_comes_before_the_first_session(world: World) -> None:
     world.request("s")
-    kinds = [message.WhichOneof("x") if False else message.ListFields()[0][0].name for message in world.join("a").received]
+    sent = world.join("a").received
+    kinds = [field.name for message in sent for field, _ in message.ListFields()]
     assert kinds == ["server_info", "session_request"]
 
 
@@ -119,7 +122,6 @@ def test_an_agent_that_refuses_is_passed_over(world: World) -> None:
 def test_an_agent_that_does_not_answer_in_time_is_passed_over_and_a_late_success_is_ended(world: World) -> None:
     slow = world.join("slow")
     call = world.request("s", init_timeout=Duration(seconds=5))
-    world.join("quick").view  # noqa: B018
     world.pass_time(4.9)
     assert slow.kills() == []
     world.pass_time(0.2)
@@ -417,7 +419,7 @@ def test_a_pool_that_cannot_serve_is_named(name: str, reason: Reason, message: s
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_batch_work_is_refused_by_name(world: World, fields: dict[str, object]) -> None:
+def test_batch_work_is_refused_by_name(world: World, fields: dict[str, Any]) -> None:
     with pytest.raises(RefusedError, match=f"batch work .* unset: {next(iter(fields))}") as refused:
         world.request("s", **fields)
     assert refused.value.reason.code == "UNIMPLEMENTED"

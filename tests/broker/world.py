@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from app.broker.refusal import RefusedError
 from app.broker.registry import Registry
@@ -59,7 +60,9 @@ class Agent:
         return [request.session_id for request in self.requests()]
 
     def kills(self) -> list[str]:
-        messages = [message.kill_session_request for message in self.received if message.HasField("kill_session_request")]
+        messages = [
+            message.kill_session_request for message in self.received if message.HasField("kill_session_request")
+        ]
         return [message.session_id for message in messages]
 
     def says(self, message: velda_pb2.AgentUpdateRequest | None = None) -> None:
@@ -119,9 +122,12 @@ class World:
         self.registry.join(pool=pool, name=name, address=f"ip of {name}", first=first, link=agent)
         return agent
 
-    def request(self, session_id: str = "", *, pool: str = "cpu", instance_id: int = 1, **fields: object) -> Call:
+    def request(self, session_id: str = "", *, pool: str = "cpu", instance_id: int = 1, **fields: Any) -> Call:
         request = velda_pb2.SessionRequest(
-            session_id=session_id, pool=pool, instance_id=instance_id, **fields  # type: ignore[arg-type]
+            session_id=session_id,
+            pool=pool,
+            instance_id=instance_id,
+            **fields,
         )
         return Call(self.registry, request)
 

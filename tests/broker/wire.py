@@ -1,0 +1,123 @@
+"""A broker on a loopback port, and agents and clients that speak the protocol over real connections to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import grpc
+
+from app.broker.registry import Registry
+from app.broker.server import BrokerServer
+from app.model.meta import NamespacedName
+from app.proto import velda_pb2, velda_pb2_grpc
+from app.settings import Agents, Broker, Settings
+from tests.broker.world import Pools
+
+BASE = Settings.model_validate({"provisioners": [{"kubernetes": {"namespace": "default"}}]})
+
+
+class Plane:
+    """The server's parts, and a channel to it."""
+
+    def __init__(self, registry: Registry, server: BrokerServer, port: int, changes: asyncio.Event) -> None:
+        self.registry = registry
+        self.server = server
+        self.port = port
+        self._changes = changes
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
+        self.broker = velda_pb2_grpc.BrokerServiceStub(self.channel)
+        self.pools = velda_pb2_grpc.PoolManagerServiceStub(self.channel)
+
+    async def seen(self, pool: NamespacedName, *, connected: int | None = None, pending: int | None = None) -> None:
+        """Wait until the registry shows so many connected agents and waiting sessions."""
+        while True:
+            self._changes.clear()
+            agents = self.registry.pool_agents(pool)
+            up = sum(agent.connected for agent in agents.agents.values())
+            if connected in (None, up) and pending in (None, agents.pending_sessions):
+                return
+            await self._changes.wait()
+
+
+@asynccontextmanager
+async def serving(pools: Pools, *, authentication: Literal["pod", "none"] = "none") -> AsyncIterator[Plane]:
+    changes = asyncio.Event()
+    registry = Registry(pools, clock=asyncio.get_running_loop().time, on_change=lambda _: changes.set())
+    settings = BASE.model_copy(
+        update={
+            "broker": Broker.model_construct(host="127.0.0.1", port=0),
+            "agents": Agents(authentication=authentication),
+        }
+    )
+    server = BrokerServer(registry, pools, settings=settings)
+    plane = Plane(registry, server, await server.start(), changes)
+    try:
+        yield plane
+    finally:
+        await plane.channel.close()
+        await server.stop(0.5)
+
+
+class WireAgent:
+    """One agent's stream, on a connection of its own."""
+
+    def __init__(self, port: int, name: str) -> None:
+        self.name = name
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self.call = velda_pb2_grpc.BrokerServiceStub(self._channel).AgentUpdate()
+
+    async def join(
+        self, *, pool: str = "cpu", slots: int = 1, running: tuple[velda_pb2.CurrentExecution, ...] = ()
+    ) -> str:
+        """Returns the server's version."""
+        identity = velda_pb2.AgentIdentity(agent_id=self.name, hostname=self.name, pool=pool)
+        await self.say(agent_identity=identity, slots=slots, current_executions=running)
+        return (await self.hear()).server_info.version
+
+    async def say(self, **fields: object) -> None:
+        await self.call.write(velda_pb2.AgentUpdateRequest(**fields))  # type: ignore[arg-type]
+
+    async def hear(self) -> velda_pb2.AgentUpdateResponse:
+        message = await self.call.read()
+        assert isinstance(message, velda_pb2.AgentUpdateResponse), await self.call.code()
+        return message
+
+    async def start(self, *, success: bool = True) -> velda_pb2.SessionRequest:
+        """Answer the next session request."""
+        request = (await self.hear()).session_request
+        response = velda_pb2.SessionInitResponse(
+            instance_id=request.instance_id, session_id=request.session_id, success=success, port=22, host_key=b"k"
+        )
+        await self.say(session_init_response=response)
+        return request
+
+    async def end(self, request: velda_pb2.SessionRequest) -> None:
+        done = velda_pb2.SessionCompletion(instance_id=request.instance_id, session_id=request.session_id)
+        await self.say(session_completion=done)
+
+    async def ended(self) -> tuple[grpc.StatusCode, str]:
+        """Wait for the server to end the stream."""
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            while await self.call.read() is not grpc.aio.EOF:
+                pass
+        return await self.call.code(), await self.call.details() or ""
+
+    async def vanish(self) -> None:
+        """Break the connection."""
+        self.call.cancel()
+        await self._channel.close()
+
+
+@asynccontextmanager
+async def agent(plane: Plane, name: str = "a", **join: object) -> AsyncIterator[WireAgent]:
+    wire = WireAgent(plane.port, name)
+    try:
+        await wire.join(**join)  # type: ignore[arg-type]
+        yield wire
+    finally:
+        await wire.vanish()
