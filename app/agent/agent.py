@@ -30,6 +30,8 @@ FAREWELL = 5.0
 """Seconds that the server has to end a stream that was half-closed."""
 
 _OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),  # a server that is gone without a word is noticed within 40 s
+    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, also with other agents in the process
     ("grpc.enable_http_proxy", 0),
     ("grpc.enable_retries", 0),

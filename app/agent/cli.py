@@ -24,9 +24,7 @@ USAGE_ERROR = 2
 
 def run(*, pool: str = "", config: Path, name: str = "") -> int:
     """Serve sessions until SIGTERM or SIGINT; the exit code. ``pool`` and ``name`` outrank velda.yaml."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = load(config)
         credentials = _credentials(settings)

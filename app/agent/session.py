@@ -121,7 +121,10 @@ class ProcessSession:
             return
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
-        self._process.communicate()  # closes the pipes and waits, which is at once
+        self._process.wait()  # which is at once
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe:
+                pipe.close()
         self._forget(self.pid)
         self._ended.set()
 
