@@ -63,7 +63,7 @@ class ProcessRunner:
         except BaseException as error:
             session.kill()
             await session.wait()
-            if isinstance(error, TimeoutError | ValueError):
+            if isinstance(error, OSError | ValueError):  # a TimeoutError is an OSError
                 raise SessionFailedError(f"the session's process did not come up: {error!r}") from error
             raise
         return session
