@@ -170,6 +170,14 @@ def test_a_session_killed_while_its_agent_was_lost_is_ended_when_it_is_back(worl
     assert world.statuses() == {}
 
 
+def test_a_session_given_up_while_it_started_is_not_started_elsewhere(world: World) -> None:
+    first = world.join("first")
+    world.request("s").leave()
+    world.registry.lost(first)
+    assert world.join("second").asked() == []
+    assert world.join("first", execution("s", started=False)).kills() == ["s"]
+
+
 def test_an_agent_cannot_claim_what_waits_for_others_or_runs_elsewhere(world: World) -> None:
     owner = world.join("owner")
     world.request("s")
@@ -211,6 +219,15 @@ def test_a_second_stream_replaces_the_first(world: World) -> None:
     assert second.view.connected
     second.ends("s")
     assert world.statuses() == {}
+
+
+def test_what_the_first_stream_left_unanswered_is_asked_of_the_second(world: World) -> None:
+    first = world.join("a")
+    call = world.request("s")
+    second = world.join("a")
+    assert (first.asked(), second.asked()) == (["s"], ["s"])
+    second.starts("s")
+    assert call.status.status == Status.STATUS_RUNNING
 
 
 def test_a_half_closed_stream_ends_the_sessions(world: World) -> None:

@@ -134,6 +134,7 @@ class Broker(RuleBasedStateMachine):
         for session in life.table:
             queued = session.status == Status.STATUS_QUEUEING
             assert queued == (session in pool.queue) == (session.agent is None)
+            assert not queued or (session.waiters and not session.ending)
             if session.agent:
                 assert session.agent.sessions[session.key] is session
                 assert pool.agents[session.agent.name] is session.agent
