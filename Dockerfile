@@ -15,6 +15,8 @@ ENV UV_PROJECT_ENVIRONMENT=/opt/velda/venv \
     UV_PYTHON_PREFERENCE=only-system \
     UV_LINK_MODE=copy \
     UV_NO_PROGRESS=1 \
+    # Behind a proxy with a CA of its own, mount that over /etc/ssl/certs for the build.
+    UV_SYSTEM_CERTS=1 \
     # A .pyc that names its source by hash stays valid whatever the layer's timestamps are.
     UV_COMPILE_BYTECODE=1 \
     PYC_INVALIDATION_MODE=UNCHECKED_HASH
