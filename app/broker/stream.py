@@ -14,8 +14,10 @@ from app.proto import velda_pb2
 
 FIRST_MESSAGE_TIMEOUT = 30.0
 """Seconds that a new stream has to say whose it is."""
-BREAK_DELAY = 0.1
-"""Seconds in which gRPC reports that a stream is broken, once its reading end is over."""
+BREAK_STEPS = 20
+BREAK_STEP = 0.01
+"""Seconds, and how often, to wait for gRPC to report a broken stream once its reading end is over. Steps, since what
+must pass are turns of the event loop: a single sleep is over before them when the loop is busy."""
 
 Context = grpc.aio.ServicerContext[velda_pb2.AgentUpdateRequest, velda_pb2.AgentUpdateResponse]
 
@@ -70,7 +72,8 @@ class AgentStream:
         """A broken stream ends the reading too, just before gRPC cancels the call: that is no half-close."""
         while message := await self._receive():
             self._registry.receive(self, message)
-        await asyncio.sleep(BREAK_DELAY)
+        for _ in range(BREAK_STEPS):
+            await asyncio.sleep(BREAK_STEP)
         self._registry.left(self)
 
     async def _write(self) -> None:
