@@ -153,6 +153,7 @@ async def test_replicas_that_start_together_agree(bench: Bench, exists: bool) ->
     if exists:
         await bench.create_secret()
     replicas = [Replica(bench) for _ in range(5)]
+    await asyncio.gather(*(bench.published() for _ in replicas))  # connections for all: none has a head start
     await asyncio.gather(*(replica.manager.ensure() for replica in replicas))
     content = await bench.content()
     for replica in replicas:
