@@ -3,7 +3,8 @@
 Daylight saving time is dealt with as by Debian's cron, which cronsim follows. A schedule with fixed minutes and hours
 starts neither twice nor not at all: a start that the spring change skips comes at the first minute after the gap, one
 that the autumn change repeats comes the first time only. A schedule whose minutes or hours begin with ``*`` goes by
-real time: it starts in both of the hours that look alike, and not in the skipped one. Durations are real seconds.
+real time: it starts in both of the hours that look alike, and not in the skipped one (on Lord Howe, whose clocks change
+by half an hour, cronsim may leave out one start then). Durations are real seconds.
 """
 
 from __future__ import annotations
