@@ -32,24 +32,34 @@ class Plane:
         self.broker = velda_pb2_grpc.BrokerServiceStub(self.channel)
         self.pools = velda_pb2_grpc.PoolManagerServiceStub(self.channel)
 
-    async def seen(self, pool: NamespacedName, *, connected: int | None = None, pending: int | None = None) -> None:
-        """Wait until the registry shows so many connected agents and waiting sessions."""
+    async def seen(
+        self,
+        pool: NamespacedName,
+        *,
+        connected: int | None = None,
+        sessions: int | None = None,
+        pending: int | None = None,
+    ) -> None:
+        """Wait until the registry shows so many connected agents, sessions on agents, and waiting sessions."""
         while True:
             self._changes.clear()
             agents = self.registry.pool_agents(pool)
             up = sum(agent.connected for agent in agents.agents.values())
-            if connected in (None, up) and pending in (None, agents.pending_sessions):
+            held = sum(agent.sessions for agent in agents.agents.values())
+            if connected in (None, up) and sessions in (None, held) and pending in (None, agents.pending_sessions):
                 return
             await self._changes.wait()
 
 
 @asynccontextmanager
-async def serving(pools: Pools, *, authentication: Literal["pod", "none"] = "none") -> AsyncIterator[Plane]:
+async def serving(
+    pools: Pools, *, authentication: Literal["pod", "none"] = "none", port: int = 0
+) -> AsyncIterator[Plane]:
     changes = asyncio.Event()
     registry = Registry(pools, clock=asyncio.get_running_loop().time, on_change=lambda _: changes.set())
     settings = BASE.model_copy(
         update={
-            "broker": Broker.model_construct(host="127.0.0.1", port=0),
+            "broker": Broker.model_construct(host="127.0.0.1", port=port),
             "agents": Agents(authentication=authentication),
         }
     )
