@@ -26,11 +26,6 @@ class KeyPair:
     key: bytes = field(repr=False)
 
 
-def service_names(service: str, *, namespace: str, cluster_domain: str = "cluster.local") -> tuple[str, ...]:
-    """What the API server calls a Service by, and what other clients in the cluster may."""
-    return f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.{cluster_domain}"
-
-
 def issue_authority(*, now: datetime) -> KeyPair:
     """A new CA that may sign leaves only."""
     key = ec.generate_private_key(ec.SECP256R1())

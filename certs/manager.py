@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -14,6 +14,7 @@ from app.kube.client import Client
 from app.kube.errors import ApiError
 from app.model.meta import NamespacedName
 from app.settings import Webhook
+from certs.names import serving_names
 from certs.publish import NotPublishedError, publish
 from certs.rotation import Material, due, fault, issue
 from certs.serving import Serving
@@ -32,9 +33,9 @@ class CertificateError(Exception):
 
 
 class CertificateManager:
-    """``names`` are the DNS names and addresses that the API server calls us by.
+    """``context`` is for the HTTPS server, at any time: until the first certificate it serves a throwaway one.
 
-    ``problem`` says why we are not ready yet; None from the first time on that the certificate is served and published.
+    ``problem`` says why we are not ready; None from the first time on that the certificate is served and published.
     """
 
     def __init__(
@@ -43,8 +44,7 @@ class CertificateManager:
         *,
         namespace: str,
         settings: Webhook,
-        names: Sequence[str],
-        serving: Serving,
+        in_cluster: bool,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client = client
@@ -57,11 +57,15 @@ class CertificateManager:
             )
             if name
         ]
-        self._names = tuple(names)
-        self._serving = serving
+        self._names = serving_names(settings.service, namespace=namespace, in_cluster=in_cluster)
+        self._serving = Serving()
         self._clock = clock
         self._served: Material | None = None
         self.problem: str | None = "certificates are not in place yet"
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        return self._serving.context
 
     @property
     def ready(self) -> bool:

@@ -14,7 +14,7 @@ from certs.authority import KeyPair, issue_authority, issue_leaf
 
 
 class Serving:
-    """``context`` is for uvicorn (``ssl_context_factory=lambda config, default: serving.context``).
+    """``context`` is what the server keeps.
 
     Until the first ``swap`` it serves a throwaway certificate: the kubelet, which verifies none, can probe at once.
     """

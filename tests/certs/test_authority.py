@@ -9,10 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
-from certs.authority import KeyPair, issue_authority, issue_leaf, service_names
+from certs.authority import KeyPair, issue_authority, issue_leaf
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-NAMES = service_names("velda-apiserver-webhook", namespace="velda", cluster_domain="corp.example")
+NAMES = ("velda-apiserver-webhook.velda.svc", "velda-apiserver-webhook.velda.svc.corp.example")
 
 
 def verify(leaf: KeyPair, authority: KeyPair, *, name: str, when: datetime = NOW) -> None:

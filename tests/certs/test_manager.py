@@ -23,12 +23,10 @@ from certs import manager as module
 from certs.authority import issue_authority, issue_leaf
 from certs.manager import CertificateError, CertificateManager
 from certs.publish import publish
-from certs.serving import Serving
 from certs.store import ISSUED_BY_ANNOTATION
 from tests.certs.handshake import presented
 from tests.support.cluster import Cluster
 
-NAME = "velda-apiserver-webhook.velda.svc"
 TIMEOUT = 20.0
 
 
@@ -37,13 +35,11 @@ class Replica:
 
     def __init__(self, bench: Bench) -> None:
         self.now = datetime.now(UTC)
-        self.serving = Serving()
         self.manager = CertificateManager(
             bench.client,
             namespace=bench.secret.namespace,
             settings=bench.settings,
-            names=[NAME],
-            serving=self.serving,
+            in_cluster=True,
             clock=lambda: self.now,
         )
 
@@ -54,7 +50,12 @@ class Bench:
     def __init__(self, client: Client, namespace: str) -> None:
         self.client = client
         self.secret = NamespacedName(namespace, "velda-apiserver-tls")
-        self.settings = Webhook(validating_configuration=namespace, mutating_configuration=namespace)
+        self.name = f"velda-apiserver-webhook.{namespace}.svc"
+        self.settings = Webhook(
+            service="velda-apiserver-webhook",
+            validating_configuration=namespace,
+            mutating_configuration=namespace,
+        )
         self.configurations = (paths.validating_webhook(namespace), paths.mutating_webhook(namespace))
 
     async def create_secret(self, **data: bytes) -> None:
@@ -139,7 +140,7 @@ async def test_the_charts_empty_secret_is_filled_served_and_published(bench: Ben
     content = await bench.content()
     assert set(content) == {"tls.crt", "tls.key", "ca.crt", "ca.key"}
     assert await bench.published() == [content["ca.crt"]] * 4
-    assert presented(replica.serving.context, bundle=content["ca.crt"], name=NAME) == content["tls.crt"]
+    assert presented(replica.manager.context, bundle=content["ca.crt"], name=bench.name) == content["tls.crt"]
     assert (await bench.stored())["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "Helm"}
 
 
@@ -157,7 +158,7 @@ async def test_replicas_that_start_together_agree(bench: Bench, exists: bool) ->
     await asyncio.gather(*(replica.manager.ensure() for replica in replicas))
     content = await bench.content()
     for replica in replicas:
-        assert presented(replica.serving.context, bundle=content["ca.crt"], name=NAME) == content["tls.crt"]
+        assert presented(replica.manager.context, bundle=content["ca.crt"], name=bench.name) == content["tls.crt"]
     assert set(await bench.published()) == {content["ca.crt"]}
 
 
@@ -180,7 +181,7 @@ async def test_a_leaf_is_renewed_and_other_replicas_follow(bench: Bench) -> None
     assert new["ca.crt"] == old["ca.crt"]
     assert new["tls.crt"] != old["tls.crt"]
     for replica in (first, second):
-        assert presented(replica.serving.context, bundle=old["ca.crt"], name=NAME) == new["tls.crt"]
+        assert presented(replica.manager.context, bundle=old["ca.crt"], name=bench.name) == new["tls.crt"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ async def test_a_corrupt_secret_is_issued_anew_and_said_so(
         await replica.manager.ensure()
     content = await bench.content()
     assert (content["ca.crt"] == old["ca.crt"]) is same_authority
-    assert presented(replica.serving.context, bundle=content["ca.crt"], name=NAME) == content["tls.crt"]
+    assert presented(replica.manager.context, bundle=content["ca.crt"], name=bench.name) == content["tls.crt"]
     assert set(await bench.published()) == {content["ca.crt"]}
     assert (logs[0]["log_level"], logs[0]["event"]) == ("warning", "certificates issued")
     assert next(iter(spoiled)).replace("_", ".") in logs[0]["reason"]
@@ -207,14 +208,14 @@ async def test_a_corrupt_secret_is_issued_anew_and_said_so(
 async def test_a_users_secret_is_served_and_never_touched(bench: Bench) -> None:
     now = datetime.now(UTC)
     authority = issue_authority(now=now)
-    leaf = issue_leaf(authority, names=[NAME], now=now - timedelta(days=80))  # ours would be renewed
+    leaf = issue_leaf(authority, names=[bench.name], now=now - timedelta(days=80))  # ours would be renewed
     await bench.create_secret(tls_crt=leaf.certificate, tls_key=leaf.key, ca_crt=authority.certificate)
     before = await bench.stored()
     replica = Replica(bench)
     await replica.manager.ensure()
     assert await bench.stored() == before
     assert set(await bench.published()) == {authority.certificate}
-    assert presented(replica.serving.context, bundle=authority.certificate, name=NAME) == leaf.certificate
+    assert presented(replica.manager.context, bundle=authority.certificate, name=bench.name) == leaf.certificate
 
 
 async def test_a_users_secret_that_cannot_be_used_is_not_touched_either(bench: Bench) -> None:
@@ -229,7 +230,7 @@ async def test_a_users_secret_that_cannot_be_used_is_not_touched_either(bench: B
 
 async def test_a_users_secret_without_a_ca_is_no_caBundle(bench: Bench) -> None:  # noqa: N802
     now = datetime.now(UTC)
-    leaf = issue_leaf(issue_authority(now=now), names=[NAME], now=now)
+    leaf = issue_leaf(issue_authority(now=now), names=[bench.name], now=now)
     await bench.create_secret(tls_crt=leaf.certificate, tls_key=leaf.key)
     with pytest.raises(CertificateError, match=r"has no ca\.crt"):
         await Replica(bench).manager.ensure()
@@ -275,4 +276,4 @@ async def test_a_client_that_trusts_another_bundle_is_not_fooled(bench: Bench) -
     replica = Replica(bench)
     await replica.manager.ensure()
     with pytest.raises(ssl.SSLCertVerificationError):
-        presented(replica.serving.context, bundle=issue_authority(now=replica.now).certificate, name=NAME)
+        presented(replica.manager.context, bundle=issue_authority(now=replica.now).certificate, name=bench.name)
