@@ -15,7 +15,7 @@ _PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-
 _QUANTITY = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?")
 
 _HOST_PART = r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?"
-_HOST = rf"(?:{_HOST_PART}(?:\.{_HOST_PART})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_HOST = rf"(?:localhost|{_HOST_PART}(?:\.{_HOST_PART})+|(?:{_HOST_PART}|\[[a-fA-F0-9:]+\])(?=:))(?::[0-9]+)?"
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _DIGEST = r"[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
 _IMAGE = re.compile(rf"(?:{_HOST}/)?{_PATH_PART}(?:/{_PATH_PART})*(?::\w[\w.-]{{0,127}})?(?:@{_DIGEST})?", re.ASCII)
@@ -37,5 +37,9 @@ def is_quantity(value: str | float) -> bool:
 
 
 def is_image(text: str) -> bool:
-    """Whether a kubelet can read it as an image's name (source: the grammar of distribution/reference)."""
+    """Whether a kubelet can read it as an image's name (source: the grammar of distribution/reference).
+
+    What stands before the first '/' is a registry only with a dot or a port, or as localhost; the grammar would take
+    capital letters for one as well, which are a mistake here.
+    """
     return len(text) <= IMAGE_LENGTH and _IMAGE.fullmatch(text) is not None
