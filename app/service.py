@@ -13,7 +13,6 @@ from typing import Any
 
 import structlog
 import uvicorn
-from certs.manager import CertificateManager
 
 from app import __version__
 from app.api.app import create as create_http_app
@@ -29,10 +28,12 @@ from app.kube.events import EventRecorder
 from app.kube.leader import LeaderElector
 from app.kube.role import LeaderLabel
 from app.model.meta import NamespacedName
+from app.model.pod import Pod
 from app.obs import metrics
 from app.settings import Identity, Settings, SettingsError
 from app.webhook.routes import Admission
 from app.webhook.routes import router as webhook_router
+from certs.manager import CertificateManager
 
 BROKER_GRACE = 5.0
 """Seconds that agents have to take the end of their streams when leadership or the process ends."""
@@ -82,22 +83,20 @@ class Service:
     async def run(self, stop: asyncio.Event) -> None:
         """Start in order — caches and certificates, HTTPS, then leadership — and stop in the opposite one."""
         log.info("starting", version=__version__, namespaces=list(self._settings.kubernetes.watched) or "all")
-        async with _background(self._watches.run(), self._events.run()):
-            await self._certificates.ensure()
-            async with _background(self._certificates.run()), self._https():
-                await self._watches.wait_synced()
-                async with _background(self._elector.run(self._lead)):
-                    log.info("ready", https=self._settings.server.port, grpc=self._settings.broker.port)
-                    await stop.wait()
-                    log.info("stopping")
-                    self._stopping = True
+        async with _background(self._watches.run(), self._events.run(), self._certificates.run()), self._https():
+            await self._watches.wait_synced()
+            async with _background(self._elector.run(self._lead)):
+                log.info("running", https=self._settings.server.port, grpc=self._settings.broker.port)
+                await stop.wait()
+                log.info("stopping")
+                self._stopping = True
 
     def not_ready(self) -> str | None:
         """Why this replica must not be sent requests; None when it may be."""
         if self._stopping:
             return "stopping"
-        if not self._certificates.ready:
-            return "the certificate is not published in the webhook configurations yet"
+        if self._certificates.problem:
+            return self._certificates.problem
         if not self._watches.synced:
             return "the caches are not filled yet"
         return None
@@ -125,13 +124,19 @@ class Service:
         )
         broker = BrokerServer(registry, self._cache, settings=self._settings)
         label = LeaderLabel(self._client, namespace=self._namespace, pod=self._identity.pod_name)
+
+        def pod_changed(key: NamespacedName, old: Pod | None, new: Pod | None) -> None:
+            if pod := new or old:
+                broker.pod_changed(key, pod.metadata.name)
+
         self._controller = controller
         try:
             await broker.start()
             await label.take()
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(controller.run())
-                tasks.create_task(self._config_maps.run())
+            with self._cache.listening(pod=pod_changed):
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(controller.run())
+                    tasks.create_task(self._config_maps.run())
         finally:
             self._controller = None
             metrics.LEADING.set(0)

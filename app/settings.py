@@ -85,7 +85,7 @@ class Agents(_Section):
 class Webhook(_Section):
     """Names of the chart's objects; empty configuration names mean that no caBundle is published."""
 
-    service: str = "velda-apiserver"
+    service: str = "velda-apiserver-webhook"
     certificate_secret: str = "velda-apiserver-tls"  # noqa: S105  a Secret's name
     validating_configuration: str = ""
     mutating_configuration: str = ""

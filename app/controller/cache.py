@@ -29,7 +29,7 @@ class PoolCache:
         self._pod_listeners: list[PodListener] = []
 
     @contextmanager
-    def listening(self, *, pool: PoolListener, pod: PodListener) -> Iterator[None]:
+    def listening(self, *, pod: PodListener, pool: PoolListener = lambda key: None) -> Iterator[None]:
         """Be told of each changed pool, and of each changed pod with its pool (old, new; None where there is none)."""
         self._pool_listeners.append(pool)
         self._pod_listeners.append(pod)

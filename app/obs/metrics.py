@@ -8,6 +8,19 @@ REGISTRY = CollectorRegistry()
 
 LEADING = Gauge("velda_leader", "1 while this replica leads.", registry=REGISTRY)
 
+API_REQUESTS = Counter(
+    "velda_api_requests_total",
+    "Requests to the Kubernetes API, by method and HTTP code (0: no answer).",
+    ["method", "code"],
+    registry=REGISTRY,
+)
+WATCH_RESTARTS = Counter(
+    "velda_watch_restarts_total",
+    "Watches that ended and were begun again, by resource and cause (end, relist, error).",
+    ["resource", "cause"],
+    registry=REGISTRY,
+)
+
 RECONCILES = Counter("velda_reconcile_total", "Reconciles, by result (ok, error).", ["result"], registry=REGISTRY)
 RECONCILE_SECONDS = Histogram(
     "velda_reconcile_seconds", "Time of one reconcile, API calls left out.", registry=REGISTRY
