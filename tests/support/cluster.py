@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import node
 from tests.support.process import StageError
 from tests.support.running import CHECKOUT
 from tests.support.stage import KEEP_LOGS
@@ -67,12 +68,20 @@ class Cluster:
         return done
 
 
-class Fleet(Cluster):
-    """The fleet stage from outside of its namespaces."""
+class Isolated(Cluster):
+    """A stage from outside of its namespaces."""
 
     def address(self, service: str, port: int, *, namespace: str = "default") -> str:
         """What gRPC dials to reach a Service; the path after ``unix:`` is a socket for any other client."""
         return f"unix:{self.directory / 'services' / f'{namespace}.{service}.{port}'}"
+
+    def decide(self, pod: str, fate: str, *, namespace: str = "default") -> None:
+        """How the agent of a worker pod fares from now on: ``dead``, ``silent`` (see tests/support/workers.py)."""
+        self.kubectl("annotate", "pod", pod, f"{FATE}={fate}", f"--namespace={namespace}", "--overwrite")
+
+
+class Fleet(Isolated):
+    """Our server's pods are processes, worker pods are agents of ours."""
 
     def log(self, pod: str) -> str:
         """What a pod of our server has printed, all its restarts together."""
@@ -83,9 +92,11 @@ class Fleet(Cluster):
         marker = f"HOSTNAME={pod}".encode()
         return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if marker in _environment(path)]
 
-    def decide(self, pod: str, fate: str, *, namespace: str = "default") -> None:
-        """How the agent of a worker pod fares from now on: ``dead``, ``silent`` (see tests/support/workers.py)."""
-        self.kubectl("annotate", "pod", pod, f"{FATE}={fate}", f"--namespace={namespace}", "--overwrite")
+
+class NodeStage(Isolated):
+    """Pods on ``node`` are containers, those on other nodes are agents of ours."""
+
+    node = node.NAME
 
 
 def _environment(path: Path) -> list[bytes]:

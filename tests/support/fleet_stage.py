@@ -7,6 +7,7 @@ import sys
 
 from tests.support import kwok, workers
 from tests.support.api import Api
+from tests.support.doors import Doors
 from tests.support.kubelet import LABEL, VALUE, ProcessKubelet
 from tests.support.netns import loopback_up
 from tests.support.plane import Network, Plane
@@ -45,13 +46,14 @@ async def start(context: Context) -> Running:
     api = await context.stack.enter_async_context(Api(plane.kubeconfig))
     (sockets := directory / "services").mkdir()
     (pod_logs := directory / "logs" / "pods").mkdir()
-    proxy = ServiceProxy(api, api_server=("127.0.0.1", plane.port), sockets=sockets)
+    proxy = ServiceProxy(api, api_server=("127.0.0.1", plane.port))
     kubelet = ProcessKubelet(api, proxy, api_service=_API_SERVICE, directory=directory / "pods", logs=pod_logs)
 
     async def watch() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(proxy.run())
             group.create_task(kubelet.run())
+            group.create_task(Doors(api, sockets).run())
             group.create_task(children.watch())
 
     return Running(description={"kubeconfig": str(kubeconfig), "directory": str(directory)}, watch=watch)

@@ -1,4 +1,4 @@
-"""``python -m tests.support.inside STAGE DIRECTORY DOOR``: the stage itself, until its standard input closes."""
+"""``python -m tests.support.inside STAGE DIRECTORY DOOR [IMAGES]``: the stage itself, until its stdin closes."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.support import fleet_stage, plane_stage
+from tests.support import fleet_stage, node_stage, plane_stage
 from tests.support.process import StageError
 from tests.support.running import Context, Start
 from tests.support.tools import ToolError
 
-_STARTS: dict[str, Start] = {"fleet": fleet_stage.start, "plane": plane_stage.start}
+_STARTS: dict[str, Start] = {"fleet": fleet_stage.start, "node": node_stage.start, "plane": plane_stage.start}
 T = TypeVar("T")
 
 
-def main(stage: str, directory: str, door: str) -> int:
+def main(stage: str, directory: str, door: str, images: str = "") -> int:
     """Prints the stage's description as one line of JSON once it is up."""
     try:
-        asyncio.run(_live(_STARTS[stage], Path(directory), socket.socket(fileno=int(door))))
+        asyncio.run(_live(_STARTS[stage], Path(directory), socket.socket(fileno=int(door)), Path(images)))
     except BaseExceptionGroup as group:
         errors, rest = group.split((StageError, ToolError))
         if rest is not None or errors is None:
@@ -36,10 +36,10 @@ def main(stage: str, directory: str, door: str) -> int:
     return 0
 
 
-async def _live(start: Start, directory: Path, door: socket.socket) -> None:
+async def _live(start: Start, directory: Path, door: socket.socket, images: Path) -> None:
     told = asyncio.create_task(_end_of_stdin())
     async with contextlib.AsyncExitStack() as stack:
-        running = await _unless(told, start(Context(directory=directory, stack=stack, door=door)))
+        running = await _unless(told, start(Context(directory=directory, stack=stack, door=door, images=images)))
         if running is not None:
             print(json.dumps(running.description), flush=True)
             await _unless(told, running.watch())

@@ -74,7 +74,7 @@ class Plane:
 
     async def _start_apiserver(self, etcd: str, *, public: Path, private: Path) -> None:
         network = self.network
-        hosts = [network.address, network.first_service, "localhost", "kubernetes.default.svc"]
+        hosts = [network.address, "127.0.0.1", network.first_service, "localhost", "kubernetes.default.svc"]
         certificate, key = self.pki.issue_server("kube-apiserver", hosts=hosts)
         proxy_certificate, proxy_key = self.pki.issue_client("front-proxy", user="front-proxy")
         await self._children.start(

@@ -48,16 +48,13 @@ class Target(NamedTuple):
 class ServiceProxy:
     """``api_server`` is what stands behind the Service ``default/kubernetes``, which has no selector."""
 
-    def __init__(self, api: Api, *, api_server: tuple[str, int], sockets: Path) -> None:
+    def __init__(self, api: Api, *, api_server: tuple[str, int]) -> None:
         self._api = api
         self._api_server = api_server
-        self._sockets = sockets
         self._services: dict[Key, Object] = {}
         self._pods: dict[Key, Object] = {}
         self._own = Network(Netns())
         self._networks: dict[Key, Network] = {}
-        self._doors: dict[Path, asyncio.Server] = {}
-        self._changed = asyncio.Event()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -100,7 +97,6 @@ class ServiceProxy:
     async def _listen_everywhere(self) -> None:
         for network in (self._own, *self._networks.values()):
             await self._listen(network)
-        await self._open_doors()
 
     async def _listen(self, network: Network) -> None:
         """Listen where Services are now, and nowhere else."""
@@ -114,18 +110,6 @@ class ServiceProxy:
         if network.hosts is not None:
             network.hosts.write_text(self._hosts(network.home))  # in place: the pod has this very file mounted
 
-    async def _open_doors(self) -> None:
-        """A unix socket for each port (``NAMESPACE.NAME.PORT``), for clients outside of the stage's namespaces."""
-        wanted = {
-            self._sockets / f"{key[0]}.{key[1]}.{address[1]}": (key, address[1]) for address, key in self._addresses()
-        }
-        for path in self._doors.keys() - wanted.keys():
-            self._doors.pop(path).close()
-            path.unlink(missing_ok=True)
-        for path in wanted.keys() - self._doors.keys():
-            key, port = wanted[path]
-            self._doors[path] = await asyncio.start_unix_server(self._handler(key, port, self._own), path)
-
     def _addresses(self) -> list[tuple[tuple[str, int], Key]]:
         return [
             ((service["spec"]["clusterIP"], port["port"]), key)
@@ -138,8 +122,7 @@ class ServiceProxy:
         self, key: Key, port: int, network: Network
     ) -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            peer = writer.get_extra_info("peername")
-            source = network.address or (peer[0] if isinstance(peer, tuple) else "127.0.0.1")
+            source = network.address or writer.get_extra_info("peername")[0]
             try:
                 backend = await self._connect(key, port, source)
             except OSError:

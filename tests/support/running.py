@@ -20,12 +20,14 @@ CHECKOUT = Path(__file__).parents[2]
 class Context:
     """``directory`` is the stage's own and is removed after it; what is pushed on ``stack`` ends with it.
 
-    ``door`` is a listening socket outside of the stage's namespaces: the way in for kubectl.
+    ``door`` is a listening socket outside of the stage's namespaces: the way in for kubectl. ``images`` is a registry's
+    directory, for a stage with real containers.
     """
 
     directory: Path
     stack: AsyncExitStack
     door: socket.socket
+    images: Path
 
     async def open_door(self, plane: Plane) -> Path:
         """Let connections through the door reach the API server; returns the kubeconfig for those outside."""

@@ -20,12 +20,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support import cgroups, images, node_tools, tools
 from tests.support.isolation import namespaces
 from tests.support.process import StageError, die_with_parent
 from tests.support.running import CHECKOUT
 from tests.support.tools import ToolError, cache_root
 
-STAGES = ("fleet", "plane")
+STAGES = ("fleet", "node", "plane")
 KEEP_LOGS = "keep logs"
 """What a test session that failed writes into the pipe before it closes it."""
 _DOWN_TIMEOUT = 60.0
@@ -46,24 +47,38 @@ def main() -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run the stage in namespaces of its own until told to end; then nothing of it is left but, if wanted, its logs."""
+    inputs = prepare(options.stage)
     directory = Path(tempfile.mkdtemp(prefix=f"velda-{options.stage}-"))
     keep_logs = True
     try:
         with socket.create_server(("127.0.0.1", 0)) as door:
-            supervisor = _Supervisor(options.stage, directory, door)
+            supervisor = _Supervisor(options.stage, directory, door, inputs)
             keep_logs = asyncio.run(supervisor.run(detached=options.detached))
     finally:
         if keep_logs:
             _save_logs(directory, options.stage)
         shutil.rmtree(directory, ignore_errors=True)
+        cgroups.remove(directory.name)
     return supervisor.exit_code
+
+
+def prepare(stage: str) -> list[str]:
+    """Build what is missing while the machine's network is there: inside there is none. What is said goes to stderr."""
+    with contextlib.redirect_stdout(sys.stderr):
+        tools.build_missing(tools.CONTROL_PLANE)
+        if stage != "node":
+            return []
+        if reason := node_tools.obstacle():
+            raise StageError(f"no node stage here: {reason}")
+        tools.build_missing(tools.NODE)
+        return [str(images.registry_directory())]
 
 
 class _Supervisor:
     """Outside of the namespaces: starts what is inside, and tells it to end by closing its standard input."""
 
-    def __init__(self, stage: str, directory: Path, door: socket.socket) -> None:
-        inside = [sys.executable, "-m", "tests.support.inside", stage, str(directory), str(door.fileno())]
+    def __init__(self, stage: str, directory: Path, door: socket.socket, inputs: list[str]) -> None:
+        inside = [sys.executable, "-m", "tests.support.inside", stage, str(directory), str(door.fileno()), *inputs]
         self._command = [*namespaces(stage), *inside]
         self._door = door
         self.exit_code = 1

@@ -1,7 +1,8 @@
-"""``python -m tests.support.workers KUBECONFIG DIRECTORY``: an agent of ours for every worker pod, all in one process.
+"""``python -m tests.support.workers KUBECONFIG DIRECTORY [NODE]``: agents of ours for worker pods, all in one process.
 
-Each dials from its pod's address. A pod's annotation ``stage.velda.io/agent`` says how its agent fares: ``absent`` (it
-does not start), ``dead`` (it ends without a word), ``silent`` (its connection stands but carries nothing any more).
+Pods on NODE run there for real and are left alone. Each agent dials from its pod's address. A pod's annotation
+``stage.velda.io/agent`` says how its agent fares: ``absent`` (it does not start), ``dead`` (it ends without a word),
+``silent`` (its connection stands but carries nothing any more).
 """
 
 from __future__ import annotations
@@ -29,16 +30,19 @@ log = logging.getLogger("workers")
 class Workers:
     """Follows the worker pods of the whole cluster."""
 
-    def __init__(self, api: Api, directory: Path) -> None:
+    def __init__(self, api: Api, directory: Path, *, real_node: str) -> None:
         self._api = api
         self._directory = directory
+        self._real_node = real_node
         self._surroundings = Surroundings(api)
         self._workers: dict[str, Worker] = {}
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             async for gone, pod in self._api.watch("/api/v1/pods", selector=POOL_LABEL):
-                uid = pod["metadata"]["uid"]
+                uid, node = pod["metadata"]["uid"], pod["spec"].get("nodeName")
+                if node is None or node == self._real_node:
+                    continue
                 if uid not in self._workers and not gone:
                     worker = self._workers[uid] = Worker(self._surroundings, pod, self._directory / f"{uid}.sock")
                     group.create_task(self._run(worker))
@@ -133,11 +137,11 @@ class Worker:
         return str(self.pod["metadata"].get("annotations", {}).get(FATE, ""))
 
 
-async def main(kubeconfig: Path, directory: Path) -> None:
+async def main(kubeconfig: Path, directory: Path, real_node: str = "") -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     async with Api(kubeconfig) as api:
-        await Workers(api, directory).run()
+        await Workers(api, directory, real_node=real_node).run()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]))

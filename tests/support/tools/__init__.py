@@ -103,6 +103,13 @@ def missing(batches: tuple[Batch, ...]) -> list[str]:
     return [name for batch in batches for name in batch.packages if _find(name, batch) is None]
 
 
+def build_missing(batches: tuple[Batch, ...]) -> None:
+    """``provide``, with a word about it before."""
+    if absent := missing(batches):
+        print(f"Building {', '.join(absent)} into {cache_root()}: once per machine, 12 minutes when nothing is cached")
+        provide(batches)
+
+
 def provide(batches: tuple[Batch, ...]) -> None:
     """Build whatever of ``batches`` is missing."""
     for batch in batches:

@@ -6,16 +6,17 @@ from __future__ import annotations
 import os
 import sys
 
-from tests.support.tools import CONTROL_PLANE, NODE, ToolError, cache_root, missing, provide, tool
+from tests.support.tools import CONTROL_PLANE, ToolError, build_missing, tool
 
-_USAGE = "usage: python -m tests.support.tools build [--node] | run NAME [ARGUMENT …]"
+_USAGE = "usage: python -m tests.support.tools build | run NAME [ARGUMENT …]"
 
 
 def main(arguments: list[str]) -> int:
     try:
         match arguments:
-            case ["build", *options]:
-                return _build(node="--node" in options)
+            case ["build"]:
+                build_missing(CONTROL_PLANE)
+                return 0
             case ["run", name, *rest]:
                 path = tool(name)
                 os.execv(path, [str(path), *rest])
@@ -24,15 +25,6 @@ def main(arguments: list[str]) -> int:
         return 1
     print(_USAGE, file=sys.stderr)
     return 2
-
-
-def _build(*, node: bool) -> int:
-    batches = CONTROL_PLANE + (NODE if node else ())
-    absent = missing(batches)
-    if absent:
-        print(f"Building {', '.join(absent)} into {cache_root()}: once per machine, 12 minutes when nothing is cached")
-        provide(batches)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""``python -m tests.support.node_tools``: gets ready what the node stage needs, or says why it cannot run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support import images, tools
+from tests.support.process import StageError
+
+_PACKAGES = {
+    "containerd": "containerd",
+    "crun": "crun",
+    "docker-registry": "docker-registry",
+    "buildah": "buildah",
+    "iptables": "iptables",
+    "mmdebstrap": "mmdebstrap",
+    "ip": "iproute2",
+}
+"""Program → Debian package."""
+CNI = Path("/usr/lib/cni")
+_CNI_PACKAGE = "containernetworking-plugins"
+
+
+def obstacle() -> str:
+    """Why this machine cannot be a node; empty when it can."""
+    if os.geteuid() != 0:
+        return "it needs root"
+    absent = missing_packages()
+    return f"Debian packages are missing: {' '.join(absent)}" if absent else ""
+
+
+def missing_packages() -> list[str]:
+    absent = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
+    return absent if (CNI / "bridge").exists() else [*absent, _CNI_PACKAGE]
+
+
+def main() -> int:
+    """Exit 0 also where there can be no node: its tests are skipped with the same reason."""
+    try:
+        if os.geteuid() == 0 and shutil.which("apt-get") and (absent := missing_packages()):
+            _install(absent)
+        if reason := obstacle():
+            print(f"No node stage here: {reason}. The fleet stage is used alone.")
+            return 0
+        tools.build_missing(tools.NODE)
+        images.registry_directory()
+    except (StageError, tools.ToolError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _install(packages: list[str]) -> None:
+    print(f"Installing Debian packages for the node stage: {' '.join(packages)}", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    subprocess.run(["apt-get", "update", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
