@@ -101,7 +101,7 @@ class Agent:
         try:
             async with self._channel() as channel:
                 await self._converse(BrokerServiceStub(channel).AgentUpdate())
-            log.info("the server ended the stream")
+            log.info("the stream ended")
             return REJOIN_AFTER
         except grpc.aio.AioRpcError as error:
             delay = backoff(self._failures, jitter=random.random())  # noqa: S311

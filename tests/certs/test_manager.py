@@ -134,7 +134,7 @@ async def bench(cluster: Cluster) -> AsyncIterator[Bench]:
 async def test_the_charts_empty_secret_is_filled_served_and_published(bench: Bench) -> None:
     await bench.create_secret()
     replica = Replica(bench)
-    assert not replica.manager.ready
+    assert replica.manager.problem
     await replica.manager.ensure()
     assert replica.manager.ready
     content = await bench.content()
