@@ -41,14 +41,7 @@ class Api:
     """One session; paths as in the API (``/api/v1/pods``)."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        document = yaml.safe_load(kubeconfig.read_text())
-        cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
-        self._server: str = cluster["server"]
-        self._context = ssl.create_default_context(cadata=_decode(cluster["certificate-authority-data"]))
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:
-            pair.write(_decode(user["client-certificate-data"]) + _decode(user["client-key-data"]))
-            pair.flush()
-            self._context.load_cert_chain(pair.name)
+        self._server, self._context = credentials(kubeconfig)
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(ssl=self._context, limit=64)
@@ -131,6 +124,18 @@ class Api:
             if response.status >= 400:
                 raise RequestError(response.status, answer.get("message", ""))
             return answer
+
+
+def credentials(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """The server's URL and how to talk to it, from a kubeconfig of ours (tests/support/pki.py)."""
+    document = yaml.safe_load(kubeconfig.read_text())
+    cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
+    context = ssl.create_default_context(cadata=_decode(cluster["certificate-authority-data"]))
+    with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:
+        pair.write(_decode(user["client-certificate-data"]) + _decode(user["client-key-data"]))
+        pair.flush()
+        context.load_cert_chain(pair.name)
+    return cluster["server"], context
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

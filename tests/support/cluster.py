@@ -8,12 +8,15 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.kube.client import Client
+from app.kube.endpoint import Endpoint
 from tests.support import node
+from tests.support.api import credentials
 from tests.support.process import StageError
 from tests.support.running import CHECKOUT
 from tests.support.stage import KEEP_LOGS
@@ -43,6 +46,17 @@ class Cluster:
     def get(self, *args: str) -> Any:
         """``kubectl get … -o json``, decoded."""
         return json.loads(self.kubectl("get", *args, "--output=json").stdout)
+
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """The product's own client, with the administrator's rights."""
+        server, context = credentials(self.kubeconfig)
+
+        async def source() -> Endpoint:
+            return Endpoint(server=server, tls=context)
+
+        async with Client(source, await source()) as client:
+            yield client
 
     def namespace(self) -> str:
         """A fresh namespace, ready for pods (its default service account exists)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.support.cluster import Cluster
 
 
@@ -24,3 +26,10 @@ def test_the_gpu_nodes_take_a_pod_as_the_documentation_writes_it(cluster: Cluste
     cluster.kubectl("run", "gpu", "--image=x", f"--overrides={overrides}", f"--namespace={namespace}")
     cluster.kubectl("wait", "pod/gpu", "--for=condition=Ready", f"--namespace={namespace}", "--timeout=30s")
     assert cluster.get("pod", "gpu", f"--namespace={namespace}")["spec"]["nodeName"].startswith("gpu-")
+
+
+async def test_our_own_client_is_the_administrator(cluster: Cluster) -> None:
+    async with cluster.client() as client:
+        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = await client.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", review)
+    assert json.loads(answer)["status"]["userInfo"]["username"] == "admin"
