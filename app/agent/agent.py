@@ -137,16 +137,20 @@ class Agent:
                 log.info("joined pool %s as %s", self.identity.pool, self.identity.agent_id)
                 self._failures = 0
                 self.joined.set()
+                self._news.set()
             if message.HasField("session_request"):
                 self._sessions.request(message.session_request)
             if message.HasField("kill_session_request"):
                 self._sessions.kill(message.kill_session_request)
 
     async def _write(self, call: _Call) -> None:
-        """Whatever is posted, and heartbeats; a failed write needs no word here, for then reading fails too."""
+        """Whatever is posted, once the server has answered, for a stream may yet be refused; and heartbeats.
+
+        A failed write needs no word here, for then reading fails too.
+        """
         await call.write(self._first_message())
         while True:
-            while self._outbox:
+            while self._outbox and self.joined.is_set():
                 await call.write(self._outbox[0])
                 self._outbox.popleft()
             if self._half_close:

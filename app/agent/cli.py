@@ -56,7 +56,7 @@ async def _serve(identity: Identity, settings: AgentConfig, credentials: grpc.Ch
 
 
 def _credentials(settings: AgentConfig) -> grpc.ChannelCredentials | None:
-    """TLS with velda.yaml's client certificate; the server must verify by gRPC's roots (GRPC_DEFAULT_SSL_ROOTS_FILE_PATH)."""
+    """TLS with velda.yaml's client certificate; gRPC's default roots (or GRPC_DEFAULT_SSL_ROOTS_FILE_PATH) verify."""
     if not settings.client_certificate:
         return None
     try:

@@ -42,11 +42,12 @@ class Stream:
 
 
 class FakeBroker:
-    """Answers each first message with server_info, or refuses with ``refusal``."""
+    """Answers each first message with server_info, refuses with ``refusal``, or keeps ``silent``."""
 
     def __init__(self) -> None:
         self.refusal: grpc.StatusCode | None = None
         self.refused = asyncio.Event()
+        self.silent = False
         self.streams: asyncio.Queue[Stream] = asyncio.Queue()
 
     async def update(self, request_iterator: AsyncIterator[AgentUpdateRequest], context: Context) -> None:
@@ -55,7 +56,8 @@ class FakeBroker:
             await context.abort(self.refusal, "no such pool")
         stream = Stream(context)
         reading = asyncio.create_task(self._read(request_iterator, stream))
-        await stream.send(server_info=ServerInfo(version="test"))
+        if not self.silent:
+            await stream.send(server_info=ServerInfo(version="test"))
         self.streams.put_nowait(stream)
         reading.add_done_callback(lambda _: stream.end())
         await stream.closing

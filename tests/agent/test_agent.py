@@ -224,6 +224,19 @@ async def test_an_end_that_nobody_heard_is_told_on_the_next_stream(bench: Bench)
 
 
 @pytest.mark.usefixtures("rejoin_at_once")
+async def test_nothing_is_told_to_a_server_that_has_not_taken_the_agent(bench: Bench) -> None:
+    stream = await bench.joined()
+    await bench.run_session(stream)
+    bench.broker.silent = True
+    stream.end()
+    unanswered = await bench.broker.stream()
+    await unanswered.next()
+    bench.runner.sessions["s1"].finish()
+    bench.stop()
+    await unanswered.half_closed()
+
+
+@pytest.mark.usefixtures("rejoin_at_once")
 async def test_a_session_that_was_not_up_when_the_stream_was_lost_is_given_up(bench: Bench) -> None:
     bench.runner.gate.clear()
     stream = await bench.joined()
