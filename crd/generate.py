@@ -1,0 +1,71 @@
+"""``python -m crd.generate``: writes crd/agentpools.velda.io.yaml and the chart's copy of it.
+
+``--refresh`` first renews crd/podspec.json from the API server of the current kubectl context; ``--check`` writes
+nothing and fails when a file is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crd.podspec import pod_spec
+from crd.schema import definition
+
+HERE = Path(__file__).parent
+SNAPSHOT = HERE / "podspec.json"
+"""The schema of a PodSpec, as Kubernetes v1.36.3 describes it."""
+TARGETS = (HERE / "agentpools.velda.io.yaml", HERE.parent / "chart" / "files" / "agentpools.velda.io.yaml")
+LIMIT = 262_144
+"""Bytes that an annotation may have; a client-side apply keeps the manifest in one."""
+HEADER = "# Made by `make crd` from crd/schema.py and crd/podspec.json; do not edit.\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m crd.generate", description=__doc__)
+    parser.add_argument("--refresh", action="store_true", help="renew the snapshot of the pod's schema first")
+    parser.add_argument("--check", action="store_true", help="only say whether the files are as they should be")
+    options = parser.parse_args()
+    if options.refresh:
+        SNAPSHOT.write_text(json.dumps(_fetch(), separators=(",", ":"), sort_keys=True) + "\n", encoding="utf-8")
+    text = render()
+    stale = [path for path in TARGETS if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if options.check:
+            print(f"{path} is stale: run make crd", file=sys.stderr)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        print(f"{path} written, {len(text)} bytes")
+    return 1 if stale and options.check else 0
+
+
+def render() -> str:
+    """The manifest's text."""
+    manifest = definition(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
+    text = HEADER + yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    if len(text.encode()) >= LIMIT:
+        raise SystemExit(f"the manifest has {len(text.encode())} bytes, kubectl apply takes less than {LIMIT}")
+    return text
+
+
+def _fetch() -> dict[str, Any]:
+    command = ["kubectl", "get", "--raw", "/openapi/v3/api/v1"]
+    return pod_spec(json.loads(subprocess.run(command, check=True, capture_output=True).stdout))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes shared parts out instead of naming them by anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
