@@ -6,7 +6,8 @@ The CRD's schema and rules say the same while the webhook is down.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,7 +17,7 @@ from app.core.injection import agent_index, config_mounts, named_pools
 from app.core.podshape import check_pod
 from app.core.podspec import template_hash
 from app.core.syntax import LABEL_SYNTAX, is_label_value
-from app.model.agentpool import Autoscaler, FieldError, PoolSpec
+from app.model.agentpool import Autoscaler, FieldError, PoolSpec, Rollout
 from app.model.meta import POOL_LABEL
 
 INT32_MAX = 2**31 - 1
@@ -38,8 +39,13 @@ LIMITS: Mapping[str, _Limit] = {
     "idleDecaySecond": _Limit(0),
     "killUnknownAfterSecond": _Limit(0),
     "defaultSlotsPerAgent": _Limit(1),
+    "joinTimeoutSecond": _Limit(1),
 }
 """The autoscaler's fields; none may exceed int32."""
+STRATEGIES = ("RollingUpdate", "OnDelete")
+ROLLOUT_FIELDS = ("strategy", "maxSurge", "maxUnavailable", "progressDeadlineSecond")
+
+_SHARE = re.compile(r"(100|[0-9]{1,2})%")
 
 
 def validate(name: str, spec: Any) -> PoolSpec | list[FieldError]:
@@ -51,22 +57,27 @@ def validate(name: str, spec: Any) -> PoolSpec | list[FieldError]:
     if not isinstance(spec, dict):
         return [*errors, missing_or_wrong("spec", spec, "an object", "autoscaler and template")]
     errors += _autoscaler(spec.get("autoscaler"))
+    errors += _rollout(spec.get("rollout"))
     errors += _template(name, spec.get("template"))
     if errors:
         return errors
-    limits = {field: int(value) for field, value in spec["autoscaler"].items() if field in LIMITS and value is not None}
     template = spec["template"]
     return PoolSpec(
-        autoscaler=msgspec.convert(limits, Autoscaler), template=template, template_hash=template_hash(template)
+        autoscaler=msgspec.convert(_given(spec["autoscaler"], LIMITS), Autoscaler),
+        rollout=msgspec.convert(_given(spec.get("rollout") or {}, ROLLOUT_FIELDS), Rollout),
+        template=template,
+        template_hash=template_hash(template),
     )
 
 
 def unknown_fields(spec: Any) -> list[FieldError]:
-    """Fields of the spec and its autoscaler that we do not know: typos, or a later version's."""
+    """Fields of ours in the spec that we do not know: typos, or a later version's."""
     found: list[FieldError] = []
+    parts = spec if isinstance(spec, dict) else {}
     for path, value, known in (
-        ("spec", spec, ("autoscaler", "template")),
-        ("spec.autoscaler", spec.get("autoscaler") if isinstance(spec, dict) else None, tuple(LIMITS)),
+        ("spec", parts, ("autoscaler", "template", "rollout")),
+        ("spec.autoscaler", parts.get("autoscaler"), tuple(LIMITS)),
+        ("spec.rollout", parts.get("rollout"), ROLLOUT_FIELDS),
     ):
         for key in value if isinstance(value, dict) else ():
             if key not in known:
@@ -92,7 +103,8 @@ def _autoscaler(limits: Any) -> Errors:
     if not isinstance(limits, dict):
         yield missing_or_wrong("spec.autoscaler", limits, "an object", "maxReplicas, minIdle and maxIdle")
         return
-    bad = {field: error for field, limit in LIMITS.items() if (error := _number(field, limit, limits.get(field)))}
+    checked = {field: _number(f"spec.autoscaler.{field}", limit, limits.get(field)) for field, limit in LIMITS.items()}
+    bad = {field: error for field, error in checked.items() if error}
     yield from bad.values()
     for upper, lower in (("maxReplicas", "minReplicas"), ("maxIdle", "minIdle")):
         floor = limits.get(lower) or 0
@@ -100,8 +112,7 @@ def _autoscaler(limits: Any) -> Errors:
             yield invalid(f"spec.autoscaler.{upper}", limits[upper], f"must be at least {lower}, which is {floor}")
 
 
-def _number(field: str, limit: _Limit, value: Any) -> FieldError | None:
-    path = f"spec.autoscaler.{field}"
+def _number(path: str, limit: _Limit, value: Any) -> FieldError | None:
     if value is None:
         return FieldError(path, REQUIRED, f"Required value: {limit.required}") if limit.required else None
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -113,6 +124,43 @@ def _number(field: str, limit: _Limit, value: Any) -> FieldError | None:
     if value > INT32_MAX:
         return invalid(path, value, f"must be at most {INT32_MAX}")
     return None
+
+
+def _rollout(rollout: Any) -> Errors:
+    path = "spec.rollout"
+    if rollout is None:
+        return
+    if not isinstance(rollout, dict):
+        yield wrong_type(path, rollout, "an object")
+        return
+    strategy = rollout.get("strategy")
+    if strategy is not None and not isinstance(strategy, str):
+        yield wrong_type(f"{path}.strategy", strategy, "a string")
+    elif strategy is not None and strategy not in STRATEGIES:
+        yield invalid(f"{path}.strategy", strategy, f"must be {' or '.join(STRATEGIES)}")
+    shares = {field: _share(f"{path}.{field}", rollout.get(field)) for field in ("maxSurge", "maxUnavailable")}
+    yield from (error for error in shares.values() if error)
+    if all(_is_zero(rollout.get(field)) for field in shares):
+        text = "must not be 0 when maxSurge is 0 too: nothing could be replaced"
+        yield invalid(f"{path}.maxUnavailable", rollout["maxUnavailable"], text)
+    deadline = _number(f"{path}.progressDeadlineSecond", _Limit(1), rollout.get("progressDeadlineSecond"))
+    yield from (deadline,) if deadline else ()
+
+
+def _share(path: str, value: Any) -> FieldError | None:
+    if isinstance(value, str):
+        return None if _SHARE.fullmatch(value) else invalid(path, value, "must be a number of agents, or 0% to 100%")
+    return _number(path, _Limit(0), value)
+
+
+def _is_zero(value: Any) -> bool:
+    return value == "0%" or (isinstance(value, int | float) and not isinstance(value, bool) and value == 0)
+
+
+def _given(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """The fields of a part known to be good that are set, with whole numbers as integers however they were written."""
+    given = {field: values[field] for field in fields if values.get(field) is not None}
+    return {field: int(value) if isinstance(value, float) else value for field, value in given.items()}
 
 
 def _template(name: str, template: Any) -> Errors:

@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.podshape import check_pod
-from app.core.validation import LIMITS, unknown_fields, validate, warnings
-from app.model.agentpool import PoolSpec
+from app.core.podspec import template_hash
+from app.core.validation import INT32_MAX, LIMITS, ROLLOUT_FIELDS, STRATEGIES, unknown_fields, validate, warnings
+from app.model.agentpool import Autoscaler, PoolSpec, Rollout
+from crd.schema import AUTOSCALER, ROLLOUT
 
 Spec = dict[str, Any]
 
@@ -72,9 +75,21 @@ def test_good_spec_with_defaults() -> None:
     limits = result.autoscaler
     assert (limits.max_replicas, limits.min_idle, limits.max_idle) == (5, 1, 2)
     assert (limits.min_replicas, limits.idle_decay_second, limits.kill_unknown_after_second) == (0, 60, 300)
-    assert limits.default_slots_per_agent == 1
-    assert result.template == spec["template"]
+    assert (limits.default_slots_per_agent, limits.join_timeout_second) == (1, 600)
+    assert result.rollout == Rollout()
+    assert (result.template, result.template_hash) == (spec["template"], template_hash(spec["template"]))
     assert warnings(result) == []
+
+
+def test_numbers_are_integers_however_they_are_written() -> None:
+    spec = good()
+    spec["autoscaler"]["maxReplicas"] = 7.0
+    spec["rollout"] = {"maxSurge": 2.0, "maxUnavailable": "10%"}
+    result = validate("cpu-pool", spec)
+    assert isinstance(result, PoolSpec)
+    numbers = (result.autoscaler.max_replicas, result.rollout.max_surge, result.rollout.max_unavailable)
+    assert numbers == (7, 2, "10%")
+    assert [type(number) for number in numbers] == [int, int, str]
 
 
 AGENT = "template.spec.containers.0"
@@ -100,6 +115,18 @@ LABELS = "template.metadata.labels"
         (change("autoscaler.defaultSlotsPerAgent", 0), "spec.autoscaler.defaultSlotsPerAgent: Invalid value: 0: must"),
         (change("autoscaler.maxIdle", 0), "spec.autoscaler.maxIdle: Invalid value: 0: must be at least minIdle"),
         (change("autoscaler.minReplicas", 6), "spec.autoscaler.maxReplicas: Invalid value: 5: must be at least minRep"),
+        (change("autoscaler.joinTimeoutSecond", 0), "spec.autoscaler.joinTimeoutSecond: Invalid value: 0: must be at"),
+        (change("rollout", "fast"), "spec.rollout: must be an object, not a string"),
+        (
+            change("rollout", {"strategy": "Recreate"}),
+            'spec.rollout.strategy: Invalid value: "Recreate": must be Rolli',
+        ),
+        (change("rollout", {"strategy": 1}), "spec.rollout.strategy: must be a string, not a number"),
+        (change("rollout", {"maxSurge": -1}), "spec.rollout.maxSurge: Invalid value: -1: must be at least 0"),
+        (change("rollout", {"maxSurge": "101%"}), 'spec.rollout.maxSurge: Invalid value: "101%": must be a number of'),
+        (change("rollout", {"maxUnavailable": True}), "spec.rollout.maxUnavailable: must be an integer, not a boolean"),
+        (change("rollout", {"maxSurge": 0, "maxUnavailable": "0%"}), "spec.rollout.maxUnavailable: Invalid value"),
+        (change("rollout", {"progressDeadlineSecond": 0}), "spec.rollout.progressDeadlineSecond: Invalid value: 0"),
         (change("template", ...), "spec.template: Required value"),
         (change("template", "x"), "spec.template: must be an object, not a string"),
         (change("template.metadata", ...), "spec.template.metadata.labels: Required value: at least one label"),
@@ -163,6 +190,9 @@ def test_one_mistake_is_one_error_with_its_path(edit: Callable[[Spec], None], er
         change("autoscaler.minReplicas", None),
         change("autoscaler.idleDecaySecond", 0),
         change("autoscaler.laterField", {"a": 1}),
+        change("rollout", None),
+        change("rollout", {"maxSurge": 0, "maxUnavailable": 1, "strategy": "OnDelete", "later": 1}),
+        change("rollout", {"maxSurge": "0%", "maxUnavailable": "100%", "progressDeadlineSecond": 1}),
         change("template.metadata.labels", {"example.com/a": "", "velda.io/pool": "cpu-pool"}),
         change("template.spec.containers.0.args", ["--pool", "cpu-pool"]),
         change("template.spec.containers.0.args", ["--pool=$(POOL)"]),
@@ -219,6 +249,7 @@ def test_no_json_value_raises(spec: Any) -> None:
 PATHS = [
     "autoscaler",
     *(f"autoscaler.{field}" for field in LIMITS),
+    "rollout",
     "template",
     "template.metadata",
     "template.metadata.labels",
@@ -249,11 +280,12 @@ def test_the_shape_of_any_value_can_be_checked(pod: Any) -> None:
 
 
 def test_unknown_fields_are_named_with_what_was_meant() -> None:
-    spec = {"autoscaler": {"maxIdel": 1, "other": 2, "maxIdle": 1}, "tempalte": {}}
+    spec = {"autoscaler": {"maxIdel": 1, "other": 2, "maxIdle": 1}, "tempalte": {}, "rollout": {"surge": 1}}
     assert [str(error) for error in unknown_fields(spec)] == [
         "spec.tempalte: unknown field, did you mean template?",
         "spec.autoscaler.maxIdel: unknown field, did you mean maxIdle?",
         "spec.autoscaler.other: unknown field",
+        "spec.rollout.surge: unknown field, did you mean maxSurge?",
     ]
 
 
@@ -288,3 +320,18 @@ def test_a_warning_when_run_velda_is_no_config_map() -> None:
     assert found.startswith("spec.template.spec.containers[0].volumeMounts[0]: /run/velda does not come from")
     spec["template"]["spec"]["volumes"][0] = {"name": "x", "configMap": {"name": "mine"}}
     assert warnings(result) == []
+
+
+def test_the_crd_says_the_same() -> None:
+    fields = AUTOSCALER["properties"]
+    assert set(fields) == set(LIMITS)
+    assert set(AUTOSCALER["required"]) == {field for field, limit in LIMITS.items() if limit.required}
+    for field, limit in LIMITS.items():
+        assert (fields[field]["minimum"], fields[field]["maximum"]) == (limit.minimum, INT32_MAX)
+    defaults = Autoscaler(max_replicas=1, min_idle=1, max_idle=1)
+    ours = {
+        field: value for field, value in msgspec.to_builtins(defaults).items() if field not in AUTOSCALER["required"]
+    }
+    assert {field: schema["default"] for field, schema in fields.items() if "default" in schema} == ours
+    assert set(ROLLOUT["properties"]) == set(ROLLOUT_FIELDS)
+    assert ROLLOUT["properties"]["strategy"]["enum"] == list(STRATEGIES)
