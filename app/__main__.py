@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.settings import DEFAULT_PATH, Identity, SettingsError, load
 
 cli = typer.Typer(
     name="velda-apiserver",
@@ -19,14 +18,14 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ConfigOption = Annotated[Path, typer.Option("--config", help="Path of velda-config.yaml.")]
-
-
 @cli.command()
-def serve(config: ConfigOption = Path(DEFAULT_PATH)) -> None:
+def serve(
+    config: Annotated[Path, typer.Option(help="Path of velda-config.yaml.")] = Path("/etc/velda/velda-config.yaml"),
+) -> None:
     """Run the server: webhooks, controller and broker."""
     from app.obs.logging import configure
     from app.service import serve as run
+    from app.settings import Identity, SettingsError, load
 
     try:
         settings = load(config)
@@ -35,6 +34,18 @@ def serve(config: ConfigOption = Path(DEFAULT_PATH)) -> None:
     except SettingsError as error:
         typer.echo(error, err=True)
         raise typer.Exit(2) from None
+
+
+@cli.command()
+def agent(
+    pool: Annotated[str, typer.Option(help="The pool to join; velda.yaml's key pool if not given.")] = "",
+    config: Annotated[Path, typer.Option(help="Path of velda.yaml.")] = Path("/run/velda/velda.yaml"),
+    name: Annotated[str, typer.Option(help="The agent's id; the host's name if not given.")] = "",
+) -> None:
+    """Run one agent: join the broker and take sessions, each a child process."""
+    from app.agent.cli import run
+
+    raise typer.Exit(run(pool=pool, config=config, name=name))
 
 
 @cli.command()

@@ -10,9 +10,6 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-DEFAULT_PATH = "/etc/velda/velda-config.yaml"
-
-
 class SettingsError(Exception):
     """velda-config.yaml cannot be used; the text has one line a mistake: ``FILE:LINE: KEY: what is wrong``."""
 
