@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+
 class SettingsError(Exception):
     """velda-config.yaml cannot be used; the text has one line a mistake: ``FILE:LINE: KEY: what is wrong``."""
 
