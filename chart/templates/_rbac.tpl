@@ -1,0 +1,96 @@
+{{/*
+A set of rights with its binding. Arguments: root, name, rules (YAML text), account, and namespace (a Role there; a
+ClusterRole when it is empty), annotations (YAML text).
+*/}}
+{{- define "velda.grant" -}}
+{{- $kind := ternary "Role" "ClusterRole" (not (empty .namespace)) }}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+metadata: {{- include "velda.grantMetadata" . | nindent 2 }}
+rules: {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+metadata: {{- include "velda.grantMetadata" . | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ $kind }}
+  name: {{ .name }}
+subjects:
+  - kind: ServiceAccount
+    name: {{ .account }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end }}
+
+{{- define "velda.grantMetadata" -}}
+name: {{ .name }}
+{{- with .namespace }}
+namespace: {{ . }}
+{{- end }}
+labels: {{- include "velda.labels" .root | nindent 2 }}
+{{- with .annotations }}
+annotations: {{- . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Where AgentPools are served. */}}
+{{- define "velda.rules.pools" -}}
+- apiGroups: [velda.io]
+  resources: [agentpools]
+  verbs: [get, list, watch, patch]
+- apiGroups: [velda.io]
+  resources: [agentpools/status]
+  verbs: [patch]
+# To be named as an owner whose deletion waits for its pods.
+- apiGroups: [velda.io]
+  resources: [agentpools/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete, patch]
+- apiGroups: [""]
+  resources: [resourcequotas]
+  verbs: [get, list, watch]
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [get, list, watch, create, delete]
+{{- if .Values.agents.createConfigMap }}
+# By server-side apply, so that even `create` is bound to the name.
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ .Values.agents.configMap | quote }}]
+  verbs: [get, create, patch, delete]
+{{- end }}
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
+
+{{/* The release's namespace: the Lease, the certificates, the label on the leader's pod. */}}
+{{- define "velda.rules.release" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "velda.fullname" . }}]
+  verbs: [get, patch]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "velda.certificateSecret" . }}]
+  verbs: [get, update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, patch]
+{{- end }}
+
+{{/* What belongs to no namespace: who asks and what they may do, and our CA in the webhook configurations. */}}
+{{- define "velda.rules.cluster" -}}
+- apiGroups: [authentication.k8s.io]
+  resources: [tokenreviews]
+  verbs: [create]
+- apiGroups: [authorization.k8s.io]
+  resources: [subjectaccessreviews]
+  verbs: [create]
+- apiGroups: [admissionregistration.k8s.io]
+  resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]
+  resourceNames: [{{ include "velda.fullname" . }}]
+  verbs: [get, patch]
+{{- end }}
