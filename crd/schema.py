@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.core.scheduleshape import LONGEST_EXPRESSION, LONGEST_RUN, MOST_SCHEDULES
 from app.core.validation import INT32_MAX
 from app.model.meta import GROUP, KIND, PLURAL, VERSION
 
@@ -134,6 +135,15 @@ AUTOSCALER = _object(
             minimum=1,
             default=600,
         ),
+        "targetHitRate": {
+            "description": "Share of sessions that are to find a slot at once, as 0.99. With it minIdle is chosen "
+            "between minIdle and maxIdle, from the sessions that arrive and the time that agents take to join.",
+            "type": "number",
+            "minimum": 0,
+            "exclusiveMinimum": True,
+            "maximum": 1,
+            "exclusiveMaximum": True,
+        },
     },
     required=("maxReplicas", "minIdle", "maxIdle"),
     rules=[
@@ -195,6 +205,50 @@ ROLLOUT = _object(
     ],
 )
 
+SCHEDULES = {
+    "description": "Times at which the pool keeps more, or less, ready. Where several are active, the largest counts.",
+    "type": "array",
+    "maxItems": MOST_SCHEDULES,
+    "x-kubernetes-list-type": "map",
+    "x-kubernetes-list-map-keys": ["name"],
+    "items": _object(
+        "From each start on, for its duration, its numbers replace the autoscaler's.",
+        {
+            "name": {"description": "What it is called.", "type": "string", "minLength": 1, "maxLength": 63},
+            "schedule": {
+                "description": "When it starts, as cron says it: minute, hour, day of month, month, day of week.",
+                "type": "string",
+                "minLength": 1,
+                "maxLength": LONGEST_EXPRESSION,
+            },
+            "timeZone": {
+                "description": "IANA name of the time zone that the schedule is in.",
+                "type": "string",
+                "maxLength": 64,
+                "default": "UTC",
+            },
+            "durationSecond": {
+                "description": "Seconds for which it is active, at most a week.",
+                "type": "integer",
+                "format": "int32",
+                "minimum": 1,
+                "maximum": LONGEST_RUN,
+            },
+            "minIdle": _count("minIdle while it is active."),
+            "minReplicas": _count("minReplicas while it is active, at most maxReplicas."),
+        },
+        required=("name", "schedule", "durationSecond"),
+        rules=[
+            _rule(
+                "has(self.minIdle) || has(self.minReplicas)",
+                "minIdle or minReplicas is needed, what holds while it is active",
+                ".minIdle",
+                "FieldValueRequired",
+            )
+        ],
+    ),
+}
+
 
 def _strings(about: str, most: int) -> Schema:
     return {
@@ -240,7 +294,12 @@ def _template(pod_spec: Schema) -> Schema:
 def _root(pod_spec: Schema) -> Schema:
     spec = _object(
         "What the pool should be.",
-        {"autoscaler": AUTOSCALER, "template": _template(pod_spec), "rollout": ROLLOUT},
+        {
+            "autoscaler": AUTOSCALER,
+            "template": _template(pod_spec),
+            "rollout": ROLLOUT,
+            "schedules": SCHEDULES,
+        },
         required=("autoscaler", "template"),
     )
     return _object(
@@ -323,6 +382,33 @@ STATUS = _object(
                 "failedTemplateHash": _text("The template of the spec, when it was given up."),
                 "failure": _text("Why it was given up."),
                 "startTime": _time("Since when agents are made from this template."),
+            },
+        ),
+        "warmth": _object(
+            "What schedules and targetHitRate make of minIdle and minReplicas; absent without them.",
+            {
+                "minIdle": _number("The minIdle that holds now."),
+                "minReplicas": _number("The minReplicas that holds now."),
+                "activeSchedules": {
+                    "description": "Names of the schedules that are active.",
+                    "type": "array",
+                    "items": {"type": "string"},
+                    "x-kubernetes-list-type": "atomic",
+                },
+                "prediction": _object(
+                    "How minIdle was chosen for targetHitRate; the numbers are those of the last change.",
+                    {
+                        "minIdle": _number("The slots chosen."),
+                        "bound": _text("What bound the choice: targetHitRate, held, minIdle, maxIdle or noArrivals."),
+                        "arrivalsPerMinute": {"description": "Sessions that arrive a minute.", "type": "number"},
+                        "joinSeconds": {"description": "Seconds that a new agent takes to join.", "type": "number"},
+                        "expectedHitRate": {
+                            "description": "Share of sessions expected to find a slot.",
+                            "type": "number",
+                        },
+                        "message": _text("All of it in a sentence."),
+                    },
+                ),
             },
         ),
         "lastDecision": _object(

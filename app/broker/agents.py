@@ -83,6 +83,8 @@ class PoolState:
     barred: set[str] = field(default_factory=set)
     """Names that the controller drained: they may not join (again)."""
     closed: bool = False
+    requested: int = 0
+    """Sessions that were ever requested."""
 
     def rank(self, agent: Agent) -> None:
         """Enter the agent where it now belongs: with a free slot, or not in dispatch."""
@@ -94,4 +96,4 @@ class PoolState:
 
     def view(self) -> PoolAgents:
         views = {name: agent.view() for name, agent in self.agents.items()}
-        return PoolAgents(agents=views, pending_sessions=len(self.queue))
+        return PoolAgents(agents=views, pending_sessions=len(self.queue), requested_sessions=self.requested)

@@ -110,6 +110,7 @@ class Registry:
         )
         self._life.table.add(session)
         self._life.enqueue(session)
+        self._life.pool(info.key).requested += 1
         metrics.SESSIONS_REQUESTED.labels(info.key.namespace).inc()
         return session
 

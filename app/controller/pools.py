@@ -147,7 +147,7 @@ class PoolController:
             if state:
                 self._agents.forget_pool(key)
                 agents = self._agents.pool_agents(key)
-            state = self._pools[key] = _Pool(pool.metadata.uid, remember(owned, agents, now=now))
+            state = self._pools[key] = _Pool(pool.metadata.uid, remember(pool, owned, agents, now=now))
         if state.spec_generation != pool.metadata.generation:
             state.spec, state.spec_generation = validate(key.name, pool.spec), pool.metadata.generation
         seen = Observed(

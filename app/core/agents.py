@@ -26,10 +26,11 @@ class AgentView(msgspec.Struct, frozen=True):
 
 
 class PoolAgents(msgspec.Struct, frozen=True):
-    """A pool's agents (by pod name) and the number of sessions that wait for a slot."""
+    """A pool's agents (by pod name), how many sessions wait for a slot, and how many were ever requested."""
 
     agents: Mapping[str, AgentView] = {}
     pending_sessions: int = 0
+    requested_sessions: int = 0
 
 
 class AgentDirectory(Protocol):

@@ -15,6 +15,7 @@ from app.core.breaker import Breaker
 from app.core.diagnosis import Problem
 from app.core.rollout import Version
 from app.core.scaling import Decision, Pool, Removal, decide
+from app.core.warmth import Seen, Warmth, join_seconds, restore, warm
 from app.core.workers import LIVE, WAITING, State, Wait, Worker, classify, track
 from app.model.agentpool import AgentPool, FieldError, PoolSpec
 from app.model.meta import FINALIZER
@@ -38,6 +39,8 @@ class Memory(msgspec.Struct, frozen=True):
     held: frozenset[str] = frozenset()
     stuck: frozenset[str] = frozenset()
     waits: Mapping[str, Wait] = {}
+    warmth: Warmth | None = None
+    requested_sessions: int = 0
     decay_since: float | None = None
     closing_since: float | None = None
     generation: int = 0
@@ -97,10 +100,14 @@ class Plan(msgspec.Struct, frozen=True):
     next_at: float | None = None
 
 
-def remember(pods: Sequence[Pod], agents: PoolAgents, *, now: float) -> Memory:
+def remember(pool: AgentPool, pods: Sequence[Pod], agents: PoolAgents, *, now: float) -> Memory:
     """The memory of a pool that this process sees for the first time."""
     running = (pod.metadata for pod in pods if pod.status.phase == "Running")
-    return Memory(started_at=now, inherited=frozenset(meta.uid for meta in running if meta.name not in agents.agents))
+    return Memory(
+        started_at=now,
+        inherited=frozenset(meta.uid for meta in running if meta.name not in agents.agents),
+        warmth=restore(statuses.warmth(pool), now=now),
+    )
 
 
 def reconcile(seen: Observed, memory: Memory) -> Plan:
@@ -117,18 +124,20 @@ def reconcile(seen: Observed, memory: Memory) -> Plan:
 
 def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
     version = rollouts.choose(spec, statuses.progress(seen.pool), seen.revisions, wall=seen.wall)
-    memory = msgspec.structs.replace(memory, waits=track(memory.waits, seen.pods, seen.agents.agents, now=seen.now))
+    waited, waits = memory.waits, track(memory.waits, seen.pods, seen.agents.agents, now=seen.now)
+    memory = msgspec.structs.replace(memory, waits=waits)
     limits = spec.autoscaler
     workers = _workers(
         seen, memory, default_slots=limits.default_slots_per_agent, join_timeout=limits.join_timeout_second
     )
+    warmth = warm(spec, memory.warmth, _demand(seen, memory, workers, waited), now=seen.now, wall=seen.wall)
     breaker = _refresh(seen, memory, workers, version)
     if failure := _failure(workers, memory, version):
         breaker = breakers.failed(
             breaker, failure, template_hash=version.target, now=seen.now, wall=seen.wall, jitter=seen.chance
         )
     pool = Pool(
-        limits=limits,
+        limits=warmth.limits,
         workers=workers,
         asked=len(seen.creating),
         pending_sessions=seen.agents.pending_sessions,
@@ -141,9 +150,11 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
     pool = msgspec.structs.replace(pool, template_hash=version.target)
     decision = decide(pool, now=seen.now)
     decision = rollouts.roll(pool, decision, spec.rollout, proved=version.proved, now=seen.now)
-    status = statuses.of_pool(seen.pool, pool, version, decision, rollout=spec.rollout, now=seen.now, wall=seen.wall)
+    status = statuses.of_pool(
+        seen.pool, pool, version, decision, warmth, rollout=spec.rollout, now=seen.now, wall=seen.wall
+    )
     return Plan(
-        memory=_next_memory(seen, memory, workers, decision),
+        memory=_next_memory(seen, memory, workers, decision, warmth),
         breaker=pool.breaker,
         version=version,
         create=decision.create,
@@ -156,8 +167,14 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         status_first=statuses.is_first(seen.pool),
         events=_events(workers, decision, memory, version, statuses.progress(seen.pool)),
         failure=failure,
-        next_at=decision.next_at,
+        next_at=min((t for t in (decision.next_at, warmth.next_at) if t is not None), default=None),
     )
+
+
+def _demand(seen: Observed, memory: Memory, workers: Sequence[Worker], waited: Mapping[str, Wait]) -> Seen:
+    """Requests since the last look; fewer than then were ever made when the broker has started anew."""
+    arrivals = seen.agents.requested_sessions - memory.requested_sessions
+    return Seen(arrivals=max(0, arrivals), joins=join_seconds(workers, waited, now=seen.now))
 
 
 def _workers(seen: Observed, memory: Memory, *, default_slots: int, join_timeout: float) -> list[Worker]:
@@ -200,7 +217,9 @@ def _refresh(seen: Observed, memory: Memory, workers: Sequence[Worker], version:
     return breaker
 
 
-def _next_memory(seen: Observed, memory: Memory, workers: Sequence[Worker], decision: Decision) -> Memory:
+def _next_memory(
+    seen: Observed, memory: Memory, workers: Sequence[Worker], decision: Decision, warmth: Warmth
+) -> Memory:
     joined = frozenset(worker.uid for worker in workers if worker.joined)
     present = frozenset(worker.uid for worker in workers)
     return msgspec.structs.replace(
@@ -210,6 +229,8 @@ def _next_memory(seen: Observed, memory: Memory, workers: Sequence[Worker], deci
         held=frozenset(worker.uid for worker in workers if worker.state is State.HELD),
         stuck=frozenset(worker.uid for worker in workers if worker.stuck),
         decay_since=decision.decay_since,
+        warmth=warmth,
+        requested_sessions=seen.agents.requested_sessions,
         generation=seen.pool.metadata.generation,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 from app.core.diagnosis import Problem
 from app.core.rollout import Progress, Version
 from app.core.scaling import Decision, Pool, Rule
+from app.core.warmth import Warmth, describe
 from app.core.workers import WAITING, State
 from app.model.agentpool import AgentPool, FieldError, Rollout
 from app.model.meta import POOL_LABEL
@@ -44,8 +45,21 @@ def progress(pool: AgentPool) -> Progress:
     )
 
 
+def warmth(pool: AgentPool) -> Mapping[str, Any]:
+    """What the status keeps of schedules and predictions."""
+    return _mapping(_mapping(pool.status).get("warmth"))
+
+
 def of_pool(
-    pool: AgentPool, scaling: Pool, version: Version, decision: Decision, *, rollout: Rollout, now: float, wall: float
+    pool: AgentPool,
+    scaling: Pool,
+    version: Version,
+    decision: Decision,
+    warm: Warmth,
+    *,
+    rollout: Rollout,
+    now: float,
+    wall: float,
 ) -> dict[str, Any]:
     """The whole status of a pool whose spec is good."""
     joined = [worker for worker in scaling.workers if worker.state in (State.IDLE, State.RUNNING)]
@@ -67,10 +81,12 @@ def of_pool(
         "rollout": _rollout(version),
         "lastDecision": _decision(pool, scaling, decision, now=now, wall=wall),
     }
+    if told := describe(warm, warmth(pool)):
+        status["warmth"] = told
     breaker = scaling.breaker
     if problem := breaker.problem:
-        told = {"cause": problem.cause.value, "message": _cut(str(problem)), "time": timestamp(breaker.problem_time)}
-        status["lastError"] = told
+        error = {"cause": problem.cause.value, "message": _cut(str(problem)), "time": timestamp(breaker.problem_time)}
+        status["lastError"] = error
     facts = _Facts(pool, scaling, version, rollout=rollout, now=now)
     status["conditions"] = _conditions(pool, facts.conditions(), wall=wall)
     return status

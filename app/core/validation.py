@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from app.core import scheduleshape
 from app.core.fields import INVALID, REQUIRED, Errors, invalid, missing_or_wrong, wrong_type
 from app.core.injection import agent_index, config_mounts, named_pools
 from app.core.podshape import check_pod
@@ -41,7 +42,8 @@ LIMITS: Mapping[str, _Limit] = {
     "defaultSlotsPerAgent": _Limit(1),
     "joinTimeoutSecond": _Limit(1),
 }
-"""The autoscaler's fields; none may exceed int32."""
+"""The autoscaler's whole numbers; none may exceed int32."""
+HIT_RATE = "targetHitRate"
 STRATEGIES = ("RollingUpdate", "OnDelete")
 ROLLOUT_FIELDS = ("strategy", "maxSurge", "maxUnavailable", "progressDeadlineSecond")
 
@@ -58,12 +60,16 @@ def validate(name: str, spec: Any) -> PoolSpec | list[FieldError]:
         return [*errors, missing_or_wrong("spec", spec, "an object", "autoscaler and template")]
     errors += _autoscaler(spec.get("autoscaler"))
     errors += _rollout(spec.get("rollout"))
+    schedules = scheduleshape.parse(spec.get("schedules"))
+    errors += schedules if isinstance(schedules, list) else ()
     errors += _template(name, spec.get("template"))
-    if errors:
+    if errors or isinstance(schedules, list):
         return errors
-    template = spec["template"]
+    template, target = spec["template"], spec["autoscaler"].get(HIT_RATE)
+    limits = msgspec.convert(_given(spec["autoscaler"], LIMITS), Autoscaler)
     return PoolSpec(
-        autoscaler=msgspec.convert(_given(spec["autoscaler"], LIMITS), Autoscaler),
+        autoscaler=limits if target is None else msgspec.structs.replace(limits, target_hit_rate=float(target)),
+        schedules=schedules,
         rollout=msgspec.convert(_given(spec.get("rollout") or {}, ROLLOUT_FIELDS), Rollout),
         template=template,
         template_hash=template_hash(template),
@@ -75,8 +81,8 @@ def unknown_fields(spec: Any) -> list[FieldError]:
     found: list[FieldError] = []
     parts = spec if isinstance(spec, dict) else {}
     for path, value, known in (
-        ("spec", parts, ("autoscaler", "template", "rollout")),
-        ("spec.autoscaler", parts.get("autoscaler"), tuple(LIMITS)),
+        ("spec", parts, ("autoscaler", "template", "rollout", "schedules")),
+        ("spec.autoscaler", parts.get("autoscaler"), (*LIMITS, HIT_RATE)),
         ("spec.rollout", parts.get("rollout"), ROLLOUT_FIELDS),
     ):
         for key in value if isinstance(value, dict) else ():
@@ -110,6 +116,16 @@ def _autoscaler(limits: Any) -> Errors:
         floor = limits.get(lower) or 0
         if not {upper, lower} & bad.keys() and limits[upper] < floor:
             yield invalid(f"spec.autoscaler.{upper}", limits[upper], f"must be at least {lower}, which is {floor}")
+    yield from _hit_rate(f"spec.autoscaler.{HIT_RATE}", limits.get(HIT_RATE))
+
+
+def _hit_rate(path: str, value: Any) -> Errors:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        yield wrong_type(path, value, "a number")
+    elif not 0 < value < 1:
+        yield invalid(path, value, "must be above 0 and below 1, as 0.99")
 
 
 def _number(path: str, limit: _Limit, value: Any) -> FieldError | None:

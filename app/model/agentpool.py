@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.model.meta import ObjectMeta
+from app.model.schedule import Schedule
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -39,6 +40,8 @@ class Autoscaler(msgspec.Struct, frozen=True, rename="camel"):
     kill_unknown_after_second: int = 300
     default_slots_per_agent: int = 1
     join_timeout_second: int = 600
+    target_hit_rate: float | None = None
+    """Share of sessions that are to find a slot at once: minIdle is then chosen between min_idle and max_idle."""
 
 
 class Rollout(msgspec.Struct, frozen=True, rename="camel"):
@@ -56,6 +59,7 @@ class PoolSpec(msgspec.Struct, frozen=True, rename="camel"):
     autoscaler: Autoscaler
     template: dict[str, Any]
     rollout: Rollout = Rollout()
+    schedules: tuple[Schedule, ...] = ()
     template_hash: str = ""
 
 

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 
 from app.core.podshape import check_pod
 from app.core.podspec import template_hash
-from app.core.validation import INT32_MAX, LIMITS, ROLLOUT_FIELDS, STRATEGIES, unknown_fields, validate, warnings
+from app.core.validation import (
+    HIT_RATE,
+    INT32_MAX,
+    LIMITS,
+    ROLLOUT_FIELDS,
+    STRATEGIES,
+    unknown_fields,
+    validate,
+    warnings,
+)
 from app.model.agentpool import Autoscaler, PoolSpec, Rollout
 from crd.schema import AUTOSCALER, ROLLOUT
 
@@ -324,13 +333,15 @@ def test_a_warning_when_run_velda_is_no_config_map() -> None:
 
 def test_the_crd_says_the_same() -> None:
     fields = AUTOSCALER["properties"]
-    assert set(fields) == set(LIMITS)
+    assert set(fields) == {*LIMITS, HIT_RATE}
     assert set(AUTOSCALER["required"]) == {field for field, limit in LIMITS.items() if limit.required}
     for field, limit in LIMITS.items():
         assert (fields[field]["minimum"], fields[field]["maximum"]) == (limit.minimum, INT32_MAX)
     defaults = Autoscaler(max_replicas=1, min_idle=1, max_idle=1)
     ours = {
-        field: value for field, value in msgspec.to_builtins(defaults).items() if field not in AUTOSCALER["required"]
+        field: value
+        for field, value in msgspec.to_builtins(defaults).items()
+        if field not in AUTOSCALER["required"] and value is not None
     }
     assert {field: schema["default"] for field, schema in fields.items() if "default" in schema} == ours
     assert set(ROLLOUT["properties"]) == set(ROLLOUT_FIELDS)

@@ -52,6 +52,7 @@ class World:
         self.closed = False
         self.events: list[str] = []
         self.plan: Plan | None = None
+        self.requested = 0
         self._serial = 0
 
     # What the test does.
@@ -68,6 +69,7 @@ class World:
     def request(self, *sessions: str, priority: int = 0) -> None:
         for session in sessions:
             self._serial += 1
+            self.requested += 1
             self.queue.append((-priority, self._serial, session))
         self._dispatch()
         self.settle()
@@ -200,6 +202,7 @@ class World:
                     for name, agent in self.agents.items()
                 },
                 pending_sessions=len(self.queue),
+                requested_sessions=self.requested,
             ),
             creating=(),
             deleting=(),
@@ -210,7 +213,7 @@ class World:
             revisions=self.revisions,
         )
         if self.memory is None:
-            self.memory = remember(seen.pods, seen.agents, now=self.now)
+            self.memory = remember(seen.pool, seen.pods, seen.agents, now=self.now)
         plan = self.plan = reconcile(seen, self.memory)
         self.memory, self.breaker = plan.memory, plan.breaker
         return self._carry_out(plan)
