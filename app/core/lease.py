@@ -6,7 +6,8 @@ no change of it for its whole duration.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Any
 
 import msgspec
 
@@ -34,9 +35,8 @@ class Sight(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """``write`` is the spec to write, None to wait."""
+    """``write`` is the spec that makes or keeps the Lease ours; None while another holds it."""
 
-    action: Literal["acquire", "renew", "wait"]
     sight: Sight
     write: dict[str, Any] | None = None
 
@@ -47,11 +47,11 @@ def step(lease: Lease, sight: Sight | None, *, identity: str, duration: float, n
     if sight is None or sight.spec != spec:
         sight = Sight(spec, now)
     if spec.holder_identity == identity:
-        return Step("renew", sight, _spec(spec, identity, duration, acquired=spec.acquire_time or wall, wall=wall))
+        return Step(sight, _spec(spec, identity, duration, acquired=spec.acquire_time or wall, wall=wall))
     expired = now >= sight.since + (spec.lease_duration_seconds or duration)
     if spec.holder_identity and not expired:
-        return Step("wait", sight)
-    return Step("acquire", sight, _spec(spec, identity, duration, acquired=wall, wall=wall, transition=True))
+        return Step(sight)
+    return Step(sight, _spec(spec, identity, duration, acquired=wall, wall=wall, transition=True))
 
 
 def released(spec: LeaseSpec, *, wall: str) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def _spec(
 ) -> dict[str, Any]:
     return {
         "holderIdentity": identity,
-        "leaseDurationSeconds": max(1, round(duration)),
+        "leaseDurationSeconds": max(1, math.ceil(duration)),
         "acquireTime": acquired,
         "renewTime": wall,
         "leaseTransitions": (spec.lease_transitions or 0) + transition,

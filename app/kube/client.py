@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, Self
 
 import aiohttp
 import msgspec
 
 from app import __version__
+from app.kube.credentials import Credentials
 from app.kube.endpoint import Endpoint, Source
 from app.kube.errors import ApiUnreachable, from_response
 from app.model.meta import MANAGER
@@ -20,6 +21,7 @@ TIMEOUT = 30.0
 """Seconds that a request may take, its answer included."""
 CONNECT_TIMEOUT = 10.0
 RETRY_AFTER_MAX = 10.0
+"""Seconds of a Retry-After that a request waits by itself; a longer one is the caller's."""
 TOO_MANY_TRIES = 3
 """How often a request that was told 429 with Retry-After is sent; the last answer is the caller's."""
 LINE_LIMIT = 8 << 20
@@ -33,13 +35,19 @@ JSON_PATCH = "application/json-patch+json"
 Params = Mapping[str, str]
 
 
+class _Call(NamedTuple):
+    method: str
+    path: str
+    body: bytes | None
+    params: Params | None
+    content_type: str
+
+
 class Client:
     """All calls raise ApiError (ApiUnreachable when there was no answer). Bodies are bytes, or what msgspec encodes."""
 
     def __init__(self, source: Source, endpoint: Endpoint) -> None:
-        self._source = source
-        self._endpoint = endpoint
-        self._renewing: asyncio.Task[Endpoint] | None = None
+        self._credentials = Credentials(source, endpoint)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -49,13 +57,10 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
+        await self._credentials.close()
         if self._session:
             await self._session.close()
             self._session = None
-
-    @property
-    def server(self) -> str:
-        return self._endpoint.server
 
     async def get(self, path: str, *, params: Params | None = None, timeout: float = TIMEOUT) -> bytes:
         return await self._request("GET", path, params=params, timeout=timeout)
@@ -73,8 +78,8 @@ class Client:
         query = {"fieldManager": manager, "force": "true" if force else "false", **(params or {})}
         return await self._request("PATCH", path, body, params=query, content_type=APPLY_PATCH)
 
-    async def merge_patch(self, path: str, body: Any) -> bytes:
-        return await self._request("PATCH", path, body, content_type=MERGE_PATCH)
+    async def merge_patch(self, path: str, body: Any, *, timeout: float = TIMEOUT) -> bytes:
+        return await self._request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
 
     async def json_patch(self, path: str, operations: Any) -> bytes:
         return await self._request("PATCH", path, operations, content_type=JSON_PATCH)
@@ -96,23 +101,23 @@ class Client:
             options["gracePeriodSeconds"] = grace_seconds
         return await self._request("DELETE", path, options)
 
-    async def watch(self, path: str, params: Params, *, silence: float) -> AsyncIterator[bytes]:
+    async def watch(self, path: str, params: Params, *, silence: float) -> AsyncGenerator[bytes]:
         """Lines of a watch, until the server ends it; ApiUnreachable when it breaks or is silent for that long."""
-        endpoint = await self._current()
         limits = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=silence)
-        query = {**params, "watch": "true"}
+        call = _Call("GET", path, None, {**params, "watch": "true"}, JSON)
         try:
-            async with self._open().get(
-                endpoint.server + path, params=query, headers=_headers(endpoint), ssl=endpoint.tls, timeout=limits
-            ) as answer:
+            endpoint = await self._credentials.current()
+            async with self._send(call, endpoint, timeout=limits) as answer:
+                metrics.API_REQUESTS.labels("WATCH", str(answer.status)).inc()
+                if answer.status == 401:
+                    self._credentials.refused(endpoint)
                 if answer.status != 200:
-                    if answer.status == 401:
-                        self._expire(endpoint)
                     raise from_response(answer.status, await answer.read(), answer.headers.get("Retry-After"))
                 async for line in _lines(answer.content):
                     yield line
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnreachable(f"watch of {path}: {_words(error)}") from error
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            metrics.API_REQUESTS.labels("WATCH", "0").inc()
+            raise _unreachable(call, error) from error
 
     async def _request(
         self,
@@ -125,63 +130,54 @@ class Client:
         timeout: float = TIMEOUT,
     ) -> bytes:
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
+        call = _Call(method, path, data, params, content_type)
         try:
-            async with asyncio.timeout(timeout):
-                return await self._send(method, path, data, params, content_type)
+            async with asyncio.timeout(timeout) as limit:
+                return await self._answer(call, limit)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             metrics.API_REQUESTS.labels(method, "0").inc()
-            raise ApiUnreachable(f"{method} {path}: {_words(error)}") from error
+            raise _unreachable(call, error) from error
 
-    async def _send(
-        self, method: str, path: str, data: bytes | None, params: Params | None, content_type: str
-    ) -> bytes:
+    async def _answer(self, call: _Call, limit: asyncio.Timeout) -> bytes:
         renewed, tries = False, 0
         while True:
-            endpoint = await self._current()
-            headers = _headers(endpoint)
-            if data is not None:
-                headers["Content-Type"] = content_type
-            tries += 1
-            async with self._open().request(
-                method, endpoint.server + path, data=data, params=params, headers=headers, ssl=endpoint.tls
-            ) as answer:
+            endpoint = await self._credentials.current()
+            async with self._send(call, endpoint) as answer:
                 content = await answer.read()
-                status, retry_after = answer.status, answer.headers.get("Retry-After")
-            metrics.API_REQUESTS.labels(method, str(status)).inc()
-            if status < 300:
+            metrics.API_REQUESTS.labels(call.method, str(answer.status)).inc()
+            if answer.status < 300:
                 return content
-            error = from_response(status, content, retry_after)
-            if status == 401 and not renewed:
+            tries += 1
+            error = from_response(answer.status, content, answer.headers.get("Retry-After"))
+            if answer.status == 401 and not renewed:
                 renewed = True
-                self._expire(endpoint)
-            elif status == 429 and error.retry_after is not None and tries < TOO_MANY_TRIES:
-                await asyncio.sleep(min(error.retry_after, RETRY_AFTER_MAX))
+                self._credentials.refused(endpoint)
+            elif answer.status == 429 and tries < TOO_MANY_TRIES and _fits(error.retry_after, limit):
+                await asyncio.sleep(error.retry_after or 0.0)
             else:
                 raise error
 
-    async def _current(self) -> Endpoint:
-        """The endpoint, renewed when its token is due; those who need it together renew it once."""
-        endpoint = self._endpoint
-        if endpoint.expires is None or time.monotonic() < endpoint.expires:
-            return endpoint
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew())
-        return await asyncio.shield(self._renewing)
-
-    async def _renew(self) -> Endpoint:
-        try:
-            self._endpoint = await self._source()
-            return self._endpoint
-        finally:
-            self._renewing = None
-
-    def _expire(self, endpoint: Endpoint) -> None:
-        if self._endpoint is endpoint:
-            self._endpoint = msgspec.structs.replace(endpoint, expires=0.0)
+    def _send(
+        self, call: _Call, endpoint: Endpoint, **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        headers = {"Authorization": endpoint.authorization} if endpoint.authorization else {}
+        if call.body is not None:
+            headers["Content-Type"] = call.content_type
+        return self._open().request(
+            call.method,
+            endpoint.server + call.path,
+            data=call.body,
+            params=call.params,
+            headers=headers,
+            ssl=endpoint.tls,
+            server_hostname=endpoint.server_name,
+            proxy=endpoint.proxy,
+            **options,
+        )
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            # trust_env costs 4 to 5 times the request itself; a cluster is not reached through a proxy.
+            # trust_env costs 4 to 5 times the request itself.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
                 timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT),
@@ -192,11 +188,15 @@ class Client:
         return self._session
 
 
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    return {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+def _fits(wait: float | None, limit: asyncio.Timeout) -> bool:
+    """Whether the server named a time to wait that leaves time for an answer."""
+    if wait is None or wait > RETRY_AFTER_MAX:
+        return False
+    end = limit.when()
+    return end is None or asyncio.get_running_loop().time() + wait < end
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
     """Whole lines of any length up to LINE_LIMIT; aiohttp's own readline stops at 128 KiB."""
     parts: list[bytes] = []
     size = 0
@@ -211,5 +211,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             raise ApiUnreachable(f"a watch event is longer than {LINE_LIMIT} bytes")
 
 
-def _words(error: BaseException) -> str:
-    return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+def _unreachable(call: _Call, error: BaseException) -> ApiUnreachable:
+    words = "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
+    return ApiUnreachable(f"{call.method} {call.path}: {words}")

@@ -1,4 +1,4 @@
-"""Where the API server is and how to prove who we are: a service account, a kubectl context, or a GKE cluster."""
+"""Where the API server is and how to prove who we are: a service account, or a kubectl context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.config import ConfigException, load_kube_config
+from kubernetes.aio.config import load_kube_config
 
 from app.settings import SettingsError
 
@@ -21,47 +21,93 @@ TOKEN_LIFETIME = 60.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """``expires`` is in seconds of the monotonic clock; None for what stays good until it is refused."""
+    """``authorization`` is the header's value, ``server_name`` what the certificate must be for if not the host.
+
+    ``expires`` is in seconds of the monotonic clock; None for what stays good until it is refused.
+    """
 
     server: str
     tls: ssl.SSLContext
-    token: str = ""
+    authorization: str = ""
     expires: float | None = None
+    server_name: str | None = None
+    proxy: str | None = None
 
 
 Source = Callable[[], Awaitable[Endpoint]]
-"""Gives a fresh Endpoint; called again when the last one expires or is refused with 401."""
+"""Gives a fresh Endpoint, or raises SettingsError; called again when the last one expires or is refused with 401."""
 
 
 def in_cluster() -> bool:
     return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
 
 
-async def from_service_account() -> Endpoint:
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    return Endpoint(
-        server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        tls=ssl.create_default_context(cafile=SERVICE_ACCOUNT / "ca.crt"),
-        token=await asyncio.to_thread(_read, SERVICE_ACCOUNT / "token"),
-        expires=time.monotonic() + TOKEN_LIFETIME,
-    )
+class ServiceAccount:
+    """The service account that kubelet mounts into our pod."""
+
+    def __init__(self, directory: Path = SERVICE_ACCOUNT) -> None:
+        self._directory = directory
+        self._authority = ""
+        self._tls: ssl.SSLContext | None = None
+
+    async def __call__(self) -> Endpoint:
+        try:
+            return await asyncio.to_thread(self._load)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"the service account in {self._directory} cannot be used: {error}") from error
+
+    def _load(self) -> Endpoint:
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        token = (self._directory / "token").read_text(encoding="ascii").strip()
+        authority = (self._directory / "ca.crt").read_text(encoding="ascii")
+        if self._tls is None or authority != self._authority:
+            # Connections are shared only within one context: a new one each minute would open all of them again.
+            self._tls, self._authority = trust(cadata=authority), authority
+        return Endpoint(
+            server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+            tls=self._tls,
+            authorization=f"Bearer {token}",
+            expires=time.monotonic() + TOKEN_LIFETIME,
+        )
 
 
-async def from_kubectl_context() -> Endpoint:
-    """The current context of KUBECONFIG or ~/.kube/config; exec plugins and OIDC are the kubernetes package's."""
-    configuration = Configuration()
-    try:
-        await load_kube_config(client_configuration=configuration)
-        token = await configuration.get_api_key_with_prefix("BearerToken") or ""
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert, cadata=configuration.ca_cert_data)
-        if configuration.cert_file:
-            context.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
-    except (ConfigException, OSError) as error:
-        raise SettingsError(f"the current kubectl context cannot be used: {error}") from error
+def trust(*, cafile: str | None = None, cadata: str | None = None) -> ssl.SSLContext:
+    """A context that verifies the server by these authorities, or by the system's when none are given."""
+    context = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    # Python 3.13 turned this on; clusters' own authorities often lack what it asks for, and no other client asks.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def kubectl_context(kubeconfig: Path | None = None) -> Source:
+    """The current context of a file, of KUBECONFIG or ~/.kube/config; exec plugins and OIDC are the package's work."""
+
+    async def load() -> Endpoint:
+        configuration = Configuration()
+        path = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube/config")
+        try:
+            await load_kube_config(config_file=path, client_configuration=configuration)
+            return await asyncio.to_thread(_endpoint, configuration)
+        except Exception as error:  # from parsing YAML, running plugins, asking an OIDC issuer …
+            raise SettingsError(f"the current context of {path} cannot be used: {error}") from error
+
+    return load
+
+
+def _endpoint(configuration: Configuration) -> Endpoint:
+    tls = trust(cafile=configuration.ssl_ca_cert)
+    if configuration.cert_file:
+        tls.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
     if not configuration.verify_ssl:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return Endpoint(server=configuration.host.rstrip("/"), tls=context, token=token.removeprefix("Bearer ").strip())
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="ascii").strip()
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    server = configuration.host.rstrip("/")
+    authorization = configuration.api_key.get("BearerToken", "").strip()
+    if server.startswith("https:") and not (authorization or configuration.cert_file):
+        raise ValueError("it gives neither a token nor a client certificate")
+    return Endpoint(
+        server=server,
+        tls=tls,
+        authorization=authorization,
+        server_name=configuration.tls_server_name,
+        proxy=configuration.proxy,
+    )

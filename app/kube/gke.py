@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-import ssl
 import time
 from datetime import UTC, datetime
 
@@ -16,7 +15,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.urllib3 import Request
 from urllib3 import PoolManager
 
-from app.kube.endpoint import Endpoint, Source
+from app.kube.endpoint import Endpoint, Source, trust
 from app.settings import Gke, SettingsError
 
 CONTAINER_API = "https://container.googleapis.com"
@@ -43,12 +42,15 @@ def source(cluster: Gke) -> Source:
     async def load() -> Endpoint:
         try:
             token, expires = await asyncio.to_thread(_token)
-        except GoogleAuthError as error:
+        except (GoogleAuthError, OSError, ValueError) as error:
             raise SettingsError(f"no application default credentials for {name}: {error}") from error
         found = await _describe(f"{api}/v1/{name}", token)
-        authority = base64.b64decode(found.master_auth.cluster_ca_certificate).decode("ascii")
-        tls = ssl.create_default_context(cadata=authority)
-        return Endpoint(server=f"https://{found.endpoint}", tls=tls, token=token, expires=expires)
+        try:
+            authority = base64.b64decode(found.master_auth.cluster_ca_certificate).decode("ascii")
+            tls = trust(cadata=authority)
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"the CA certificate of {name} cannot be read: {error}") from error
+        return Endpoint(server=f"https://{found.endpoint}", tls=tls, authorization=f"Bearer {token}", expires=expires)
 
     return load
 

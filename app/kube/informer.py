@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from contextlib import aclosing
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -16,12 +17,19 @@ from app.model.meta import NamespacedName, ObjectMeta
 from app.obs import metrics
 
 PAGE_SIZE = 500
+PAGE_TIMEOUT = 60.0
 SILENCE = 150.0
 """Seconds without a line after which a watch counts as dead: bookmarks come about once a minute."""
 WATCH_SECONDS = 300
-"""How long the server is asked to keep a watch; the connection, and with it the server, changes now and then."""
+"""How long the server is asked to keep a watch, at least; twice that at most, so that not all begin anew together."""
+SHORT = 1.0
+"""Seconds; a watch that the server ends sooner is begun again as after an error."""
+HEALTHY = 30.0
+"""Seconds after which a watch that fails is not taken for the last failure's next attempt."""
 RETRY_FIRST = 0.5
 RETRY_MAX = 30.0
+UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises for what it cannot decode: its DecodeError is a ValueError, as is UnicodeDecodeError."""
 
 log = structlog.get_logger()
 
@@ -49,19 +57,39 @@ class _Line(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
-class _Named(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
+class _Identity(msgspec.Struct, frozen=True, rename="camel"):
+    """All that a deletion needs, and what can be said of an object that is unreadable otherwise."""
+
+    resource_version: str
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+
+    @property
+    def key(self) -> NamespacedName:
+        return NamespacedName(self.namespace, self.name)
 
 
-class Relist(Exception):  # noqa: N818  a turn of events, not a mistake
+class _Identified(msgspec.Struct, frozen=True):
+    metadata: _Identity
+
+
+class _Relist(Exception):  # noqa: N818  a turn of events, not a mistake
     """The watch cannot go on from where it was."""
+
+
+class _End(NamedTuple):
+    """Why a watch ended: ``end`` (the server's, or silence), ``relist`` or ``error``, and in whose words."""
+
+    cause: str
+    why: str = ""
 
 
 class Informer(Generic[T]):
     """``on_change(old, new)`` is called for each object added (None, new), modified, and deleted (old, None).
 
     A list that fails, or of which a page fails, changes nothing: only a whole list is compared with the store. An
-    object that cannot be decoded is left out, with a warning, and stops no other.
+    object that cannot be decoded is left as it was, with a warning, and stops no other.
     """
 
     def __init__(
@@ -73,12 +101,14 @@ class Informer(Generic[T]):
         on_change: Callable[[T | None, T | None], None],
         label_selector: str = "",
         field_selector: str = "",
+        silence: float = SILENCE,
     ) -> None:
         self._client = client
         self._path = path
         self._resource = path.rpartition("/")[2]
         self._on_change = on_change
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        self._silence = silence
         self._decoder = msgspec.json.Decoder(type)
         self._store: dict[NamespacedName, T] = {}
         self._version = ""
@@ -90,119 +120,143 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """Follow the API server until cancelled."""
-        delay, cause = RETRY_FIRST, "end"
+        loop, delay = asyncio.get_running_loop(), RETRY_FIRST
         while True:
-            try:
-                if not self._version:
-                    await self._list()
-                await self._watch()
-                delay, cause = RETRY_FIRST, "end"
-                metrics.WATCH_RESTARTS.labels(self._resource, cause).inc()
+            begun = loop.time()
+            end = await self._follow()
+            lasted = loop.time() - begun
+            metrics.WATCH_RESTARTS.labels(self._resource, end.cause).inc()
+            if lasted >= HEALTHY:
+                delay = RETRY_FIRST
+            if end.cause == "end" and lasted >= SHORT:
                 continue
-            except Relist as why:
-                log.info("watch starts over", resource=self._resource, path=self._path, why=str(why))
-                self._version, cause = "", "relist"
-            except ApiError as error:
-                log.warning(
-                    "watch failed", resource=self._resource, path=self._path, error=str(error), retry_in_seconds=delay
-                )
-                cause = "error"
-                if error.gone:
-                    self._version = ""
-            metrics.WATCH_RESTARTS.labels(self._resource, cause).inc()
-            await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311  spreads retries; no secret
+            wait = delay * (0.5 + random.random() / 2)  # noqa: S311  spreads retries; no secret
+            tell = log.warning if end.cause == "error" else log.info
+            tell("watch interrupted", path=self._path, cause=end.cause, why=end.why, retry_in_seconds=round(wait, 1))
+            await asyncio.sleep(wait)
             delay = min(RETRY_MAX, delay * 2)
+
+    async def _follow(self) -> _End:
+        """List if need be, and watch for as long as that goes well."""
+        loop = asyncio.get_running_loop()
+        watching = float("inf")
+        try:
+            if not self._version:
+                await self._list()
+            watching = loop.time()
+            await self._watch()
+        except _Relist as why:
+            self._version = ""
+            return _End("relist", str(why))
+        except ApiError as error:
+            if error.gone:
+                self._version = ""
+                return _End("relist", str(error))
+            if isinstance(error.__cause__, TimeoutError) and loop.time() >= watching + self._silence:
+                return _End("end", "silence")
+            if 400 <= error.status < 500 and error.status not in (401, 429):
+                self._version = ""  # the request itself is not taken: it will not be with the same version again
+            return _End("error", str(error))
+        return _End("end")
 
     async def _list(self) -> None:
         """Fetch every page, then bring the store to what they say, as if each difference had been watched."""
         found: dict[NamespacedName, T] = {}
-        kept: set[NamespacedName] = set()
+        unreadable: set[NamespacedName] = set()
         token = ""
         while True:
             page = await self._page(token)
             for raw in page.items or ():
-                item = self._decode(raw)
-                if isinstance(item, NamespacedName):
-                    kept.add(item)
-                elif item:
-                    found[item.metadata.key] = item
+                self._sort_in(raw, found, unreadable)
             token = page.metadata.continue_
             if not token:
                 break
-        for key in self._store.keys() - found.keys() - kept:
-            self._remove(self._store[key])
+        for key in self._store.keys() - found.keys() - unreadable:
+            self._forget(key)
         for item in found.values():
             self._put(item)
         self._version = page.metadata.resource_version
         self.synced.set()
 
     async def _page(self, token: str) -> _Page:
-        # resourceVersion 0 lets the server answer from its cache; pages come from etcd, so that a first list is exact.
-        params = self._params(limit=str(PAGE_SIZE), **({"continue": token} if token else {}))
-        body = await self._client.get(self._path, params=params, timeout=60)
+        # Without a resourceVersion the list is as new as etcd: one from a cache could be older than what was watched.
+        params = self._params(limit=str(PAGE_SIZE), **{"continue": token})
+        body = await self._client.get(self._path, params=params, timeout=PAGE_TIMEOUT)
         try:
-            return msgspec.json.decode(body, type=_Page)
-        except msgspec.DecodeError as error:
-            raise ApiError(502, "BadAnswer", f"list of {self._path} cannot be read: {error}") from error
+            page = msgspec.json.decode(body, type=_Page)
+        except UNREADABLE as error:
+            raise self._bad_list(error) from error
+        if not page.metadata.resource_version:
+            raise self._bad_list("no resourceVersion")
+        return page
+
+    def _sort_in(self, raw: msgspec.Raw, found: dict[NamespacedName, T], unreadable: set[NamespacedName]) -> None:
+        item = self._decode(raw)
+        if item is None:
+            try:
+                unreadable.add(msgspec.json.decode(raw, type=_Identified).metadata.key)
+            except UNREADABLE as error:
+                raise self._bad_list(error) from error
+            return
+        key, old = item.metadata.key, self._store.get(item.metadata.key)
+        # What is known already is kept in its place, so that a list does not double the memory.
+        found[key] = old if old is not None and _is_same(old, item) else item
+
+    def _bad_list(self, why: object) -> ApiError:
+        return ApiError(502, "BadAnswer", f"list of {self._path} cannot be read: {why}")
 
     async def _watch(self) -> None:
+        seconds = round(WATCH_SECONDS * (1 + random.random()))  # noqa: S311  no secret
         params = self._params(
-            resourceVersion=self._version, allowWatchBookmarks="true", timeoutSeconds=str(WATCH_SECONDS)
+            resourceVersion=self._version, allowWatchBookmarks="true", timeoutSeconds=str(max(1, seconds))
         )
-        async for line in self._client.watch(self._path, params, silence=SILENCE):
-            if line:
-                self._handle(line)
+        async with aclosing(self._client.watch(self._path, params, silence=self._silence)) as lines:
+            async for line in lines:
+                if line:
+                    self._handle(line)
 
     def _handle(self, line: bytes) -> None:
         try:
             event = msgspec.json.decode(line, type=_Line)
-        except msgspec.DecodeError as error:
-            raise Relist(f"a line of the watch cannot be read: {error}") from error
-        if event.type == "ERROR":
-            failure = from_status(msgspec.json.decode(event.object, type=Status), code=500)
-            raise Relist(str(failure)) if failure.gone else failure
-        if event.type == "BOOKMARK":
-            self._version = msgspec.json.decode(event.object, type=_Named).metadata.resource_version
+            if event.type == "ERROR":
+                raise _Relist(str(from_status(msgspec.json.decode(event.object, type=Status), code=500)))
+            item = self._decode(event.object) if event.type in ("ADDED", "MODIFIED") else None
+            meta = item.metadata if item is not None else msgspec.json.decode(event.object, type=_Identified).metadata
+        except UNREADABLE as error:
+            raise _Relist(f"a line of the watch cannot be read: {error}") from error
+        if _is_older(meta.resource_version, self._version):
             return
-        item = self._decode(event.object)
-        if item is None or isinstance(item, NamespacedName):
-            return
-        self._version = item.metadata.resource_version
-        if event.type == "DELETED":
-            self._remove(item)
-        else:
+        self._version = meta.resource_version
+        if item is not None:
             self._put(item)
+        elif event.type != "BOOKMARK":
+            self._drop(meta, deleted=event.type == "DELETED")
 
-    def _decode(self, raw: msgspec.Raw) -> T | NamespacedName | None:
-        """The object; its name alone if it cannot be decoded, None if not even that can be read."""
+    def _decode(self, raw: msgspec.Raw) -> T | None:
         try:
             return self._decoder.decode(raw)
-        except msgspec.DecodeError as error:
-            try:
-                meta = msgspec.json.decode(raw, type=_Named).metadata
-            except msgspec.DecodeError:
-                log.warning("object skipped", resource=self._resource, error=str(error))
-                return None
-            log.warning("object skipped", resource=self._resource, object=str(meta.key), error=str(error))
-            return meta.key
+        except UNREADABLE as error:
+            log.warning("object skipped", resource=self._resource, object=_name(raw), error=str(error))
+            return None
 
     def _put(self, item: T) -> None:
-        """Add or renew; one that is not newer than what the store has is an echo of a relist."""
+        """Add or renew; an object of the same name that went unnoticed is told as deleted first."""
         key, old = item.metadata.key, self._store.get(item.metadata.key)
         if old is not None and old.metadata.uid != item.metadata.uid:
-            self._remove(old)
+            self._forget(key)
             old = None
-        if old is not None and not _is_newer(item.metadata, old.metadata):
-            return
-        self._store[key] = item
-        self._tell(old, item)
+        if old is None or not _is_same(old, item):
+            self._store[key] = item
+            self._tell(old, item)
 
-    def _remove(self, item: T) -> None:
-        """A deletion of another object of that name is an echo."""
-        old = self._store.get(item.metadata.key)
-        if old is not None and old.metadata.uid == item.metadata.uid:
-            del self._store[item.metadata.key]
-            self._tell(old, None)
+    def _drop(self, meta: _Identity | ObjectMeta, *, deleted: bool) -> None:
+        """The object was deleted, or another of its name that cannot be read took its place."""
+        old = self._store.get(meta.key)
+        if old is not None and deleted == (old.metadata.uid == meta.uid):
+            self._forget(meta.key)
+
+    def _forget(self, key: NamespacedName) -> None:
+        self._tell(self._store.pop(key), None)
 
     def _tell(self, old: T | None, new: T | None) -> None:
         try:
@@ -215,8 +269,18 @@ class Informer(Generic[T]):
         return {key: value for key, value in (self._selectors | params).items() if value}
 
 
-def _is_newer(new: ObjectMeta, old: ObjectMeta) -> bool:
-    """Versions of one object grow (Kubernetes 1.35 says that they may be compared); what is no number is taken."""
-    if new.resource_version.isdigit() and old.resource_version.isdigit():
-        return int(new.resource_version) > int(old.resource_version)
-    return new.resource_version != old.resource_version
+def _is_same(old: Object, new: Object) -> bool:
+    one, two = old.metadata, new.metadata
+    return one.uid == two.uid and one.resource_version == two.resource_version
+
+
+def _is_older(version: str, seen: str) -> bool:
+    """Versions of one resource grow (Kubernetes 1.35 says that they may be compared); what is no number is taken."""
+    return version.isdecimal() and seen.isdecimal() and int(version) < int(seen)
+
+
+def _name(raw: msgspec.Raw) -> str:
+    try:
+        return str(msgspec.json.decode(raw, type=_Identified).metadata.key)
+    except UNREADABLE:
+        return "unknown"

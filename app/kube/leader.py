@@ -40,72 +40,87 @@ class LeaderElector:
         """
         while True:
             await self._acquire()
-            term = asyncio.ensure_future(_coroutine(lead))
-            try:
-                await self._hold(term)
-            finally:
-                term.cancel()
-                await asyncio.wait({term})
-                self.leading = False
-                await asyncio.shield(self._release())
-            if not term.cancelled():
-                term.result()
+            await self._serve_term(lead)
+            await asyncio.sleep(self._settings.retry_period)
+
+    async def _serve_term(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Lead until that ends or the Lease is lost; it is kept until what ``lead`` has to clear up is done."""
+        term = asyncio.create_task(_coroutine(lead), name="lead")
+        keeping = asyncio.create_task(self._keep(), name="keep the lease")
+        try:
+            await asyncio.wait({term, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            term.cancel()
+            await self._finish(term, keeping)
+        if not term.cancelled():
+            term.result()
+
+    async def _finish(self, term: asyncio.Task[None], keeping: asyncio.Task[None]) -> None:
+        """Release the Lease once the term has ended; if we are not let wait for that, the Lease has to run out."""
+        try:
+            await self._await_end(term)
+        finally:
+            keeping.cancel()
+            self.leading = False
+        await asyncio.wait({keeping})
+        await self._release()
+
+    async def _await_end(self, term: asyncio.Task[None]) -> None:
+        loop = asyncio.get_running_loop()
+        while not term.done():
+            left = self._renewed + self._settings.lease_duration - loop.time()
+            await asyncio.wait({term}, timeout=left if left > 0 else None)
+            if not term.done() and loop.time() >= self._renewed + self._settings.lease_duration:
+                log.error("the lease has run out, and what was done under it has not ended", lease=str(self._key))
 
     async def _acquire(self) -> None:
-        while not await self._try():
+        log.info("waiting for the lease", lease=str(self._key), identity=self._identity)
+        while True:
+            if await self._try(self._settings.renew_deadline):
+                break
             await asyncio.sleep(self._settings.retry_period)
         self.leading = True
         log.info("lease acquired", lease=str(self._key), identity=self._identity)
 
-    async def _hold(self, term: asyncio.Future[None]) -> None:
-        """Renew until the term ends by itself or the Lease is lost; a renewal has until the deadline to succeed."""
+    async def _keep(self) -> None:
+        """Renew the Lease until it is lost: taken by another, or not renewed by the deadline."""
         loop = asyncio.get_running_loop()
-        while not term.done():
-            await asyncio.wait({term}, timeout=self._settings.retry_period)
-            if term.done():
-                return
-            if await self._try():
-                continue
-            if self._lease.spec.holder_identity not in (self._identity, None):
-                log.error("lease taken", lease=str(self._key), holder=self._lease.spec.holder_identity)
-                return
-            if loop.time() >= self._renewed + self._settings.renew_deadline:
+        while True:
+            left = self._renewed + self._settings.renew_deadline - loop.time()
+            await asyncio.sleep(min(self._settings.retry_period, max(0.0, left)))
+            left = self._renewed + self._settings.renew_deadline - loop.time()
+            if left <= 0:
                 log.error("lease not renewed in time", lease=str(self._key), seconds=self._settings.renew_deadline)
                 return
+            if not await self._try(left) and self._lease.spec.holder_identity not in (self._identity, None, ""):
+                log.error("lease taken", lease=str(self._key), holder=self._lease.spec.holder_identity)
+                return
 
-    async def _try(self) -> bool:
-        """One attempt to get or renew the Lease, bounded in time so that a dead connection does not hold us up."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        limit = self._settings.renew_deadline
-        if self.leading:
-            limit = max(0.1, self._renewed + self._settings.renew_deadline - now)
+    async def _try(self, limit: float) -> bool:
+        """One attempt to get or renew the Lease, so bounded that another fits in before the deadline."""
+        asked = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(limit):
-                held = await self._step(now)
-        except (ApiError, TimeoutError) as error:
+            async with asyncio.timeout(min(limit, self._settings.renew_deadline / 2)):
+                held = await self._step()
+        except (ApiError, TimeoutError, msgspec.DecodeError) as error:
             log.warning("lease not read or written", lease=str(self._key), error=str(error) or "no answer in time")
             return False
         if held:
-            self._renewed = now
+            self._renewed = asked
         return held
 
-    async def _step(self, now: float) -> bool:
+    async def _step(self) -> bool:
         self._lease = await self._read()
         decided = step(
             self._lease,
             self._sight,
             identity=self._identity,
             duration=self._settings.lease_duration,
-            now=now,
+            now=asyncio.get_running_loop().time(),
             wall=_wall(),
         )
         self._sight = decided.sight
-        if decided.write is None:
-            return False
-        if decided.action == "renew" and not self.leading:
-            log.info("lease is ours from before", lease=str(self._key))
-        return await self._write(decided.write)
+        return decided.write is not None and await self._write(decided.write)
 
     async def _read(self) -> Lease:
         try:
@@ -142,7 +157,7 @@ class LeaderElector:
             async with asyncio.timeout(self._settings.retry_period):
                 if await self._write(released(self._lease.spec, wall=_wall())):
                     log.info("lease released", lease=str(self._key))
-        except (ApiError, TimeoutError) as error:
+        except (ApiError, TimeoutError, msgspec.DecodeError) as error:
             log.warning("lease not released", lease=str(self._key), error=str(error) or "no answer in time")
 
 
