@@ -20,7 +20,7 @@ from tests.support.podspec import PodFiles, PodSpecError, expand
 from tests.support.podstatus import PodStatus, now
 from tests.support.probe import Prober
 from tests.support.process import die_with_parent
-from tests.support.proxy import ServiceProxy, key_of
+from tests.support.proxy import Network, ServiceProxy, key_of
 from tests.support.running import CHECKOUT
 
 LABEL, VALUE = "app.kubernetes.io/name", "velda-apiserver"
@@ -147,11 +147,14 @@ class PodRunner:
             if not await asyncio.get_running_loop().sock_recv(ours, 16):
                 raise PodSpecError(f"the sandbox did not come up: see {self._log}")
             netns = Netns(process.pid)
-            await self._proxy.add_network(
-                key_of(self._pod), netns, address=self._address, hosts=self._directory / "hosts"
-            )
+            await self._proxy.add_network(key_of(self._pod), self._network(netns))
             ours.send(b"!")
         return process, netns
+
+    def _network(self, netns: Netns) -> Network:
+        taken = frozenset(port["containerPort"] for port in self._container.get("ports", []))
+        home = self._pod["metadata"]["namespace"]
+        return Network(netns, self._address, self._directory / "hosts", home=home, taken=taken)
 
     async def _sandbox_spec(self) -> Object:
         metadata = self._pod["metadata"]

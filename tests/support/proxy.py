@@ -29,13 +29,15 @@ def key_of(item: Object) -> Key:
 class Network:
     """One namespace with its listeners; ``address`` is where connections from it come from (None: as the peer).
 
-    ``hosts`` is the /etc/hosts of its pod, which is in the Kubernetes namespace ``home``.
+    ``hosts`` is the /etc/hosts of its pod, which is in the Kubernetes namespace ``home``. ``taken`` are the ports that
+    the pod itself listens on, on all addresses: Services of that port are out of its reach.
     """
 
     netns: Netns
     address: str | None = None
     hosts: Path | None = None
     home: str = ""
+    taken: frozenset[int] = frozenset()
     servers: dict[tuple[str, int], asyncio.Server] = field(default_factory=dict)
 
 
@@ -61,9 +63,9 @@ class ServiceProxy:
             group.create_task(self._follow("/api/v1/services", self._services, self._listen_everywhere))
             group.create_task(self._follow("/api/v1/pods", self._pods, lambda: None))
 
-    async def add_network(self, pod: Key, netns: Netns, *, address: str, hosts: Path) -> None:
-        """A pod with a network namespace of its own, where the Services must be too, and their names in ``hosts``."""
-        self._networks[pod] = network = Network(netns, address, hosts, home=pod[0])
+    async def add_network(self, pod: Key, network: Network) -> None:
+        """A pod with a network namespace of its own, where the Services must be too."""
+        self._networks[pod] = network
         await self._listen(network)
 
     def remove_network(self, pod: Key) -> None:
@@ -100,7 +102,7 @@ class ServiceProxy:
 
     async def _listen(self, network: Network) -> None:
         """Listen where Services are now, and nowhere else."""
-        wanted = dict(self._addresses())
+        wanted = {address: key for address, key in self._addresses() if address[1] not in network.taken}
         for address in network.servers.keys() - wanted.keys():
             network.servers.pop(address).close()
         for address in wanted.keys() - network.servers.keys():

@@ -47,10 +47,17 @@ class SourceRelay:
         self._source = source
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     def silence(self) -> None:
         """Connections stay, but nothing passes any more: what a dead network looks like to both sides."""
         self._flowing.clear()
+
+    def cut(self) -> None:
+        """What the peer of a machine that is gone sees at the latest: its connections are reset."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._flowing.set()
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
@@ -68,4 +75,9 @@ class SourceRelay:
         except OSError:
             writer.transport.abort()
             return
-        await relay((reader, writer), backend, flowing=self._flowing)
+        writers = {writer, backend[1]}
+        self._writers |= writers
+        try:
+            await relay((reader, writer), backend, flowing=self._flowing)
+        finally:
+            self._writers -= writers

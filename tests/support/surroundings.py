@@ -47,6 +47,8 @@ class Surroundings:
         if named is None or host.replace(".", "").isdigit():
             return host, int(port)
         service = await self._get(f"/api/v1/namespaces/{named[2]}/services/{named[1]}")
+        if service["spec"]["type"] == "ExternalName":
+            return await self.resolve(f"{service['spec']['externalName']}:{port}")
         return service["spec"]["clusterIP"], int(port)
 
     async def _get(self, path: str) -> Object:

@@ -83,13 +83,18 @@ class Worker:
             if self._fate() == "silent" and self._relay is not None:
                 self._relay.silence()
             elif self._fate() == "dead":
-                serving.cancel()
+                self._die(serving)
             await self._until(self._stopping)
             grace = 0 if self._gone else self.pod["metadata"].get("deletionGracePeriodSeconds", 0)
             await asyncio.wait({serving}, timeout=grace)
         finally:
-            serving.cancel()
+            self._die(serving)
             await asyncio.wait({serving})
+
+    def _die(self, serving: asyncio.Task[None]) -> None:
+        if self._relay is not None:
+            self._relay.cut()
+        serving.cancel()
 
     async def _serve(self) -> None:
         while not self._stopping():
