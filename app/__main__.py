@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
 
 @cli.command()
 def serve(
@@ -46,6 +47,36 @@ def agent(
     from app.agent.cli import run
 
     raise typer.Exit(run(pool=pool, config=config, name=name))
+
+
+@cli.command()
+def uninstall(
+    pools: Annotated[Literal["delete", "release"], typer.Option(help="Delete them, or take our finalizer off them.")],
+    namespace: Annotated[list[str] | None, typer.Option(help="One of theirs, repeatable; all if not given.")] = None,
+    config_map: Annotated[str, typer.Option(help="ConfigMaps that go with the pools, where we made them.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds that pools have to end in order.")] = 120,
+) -> None:
+    """Let go of all AgentPools, before or after the release is removed."""
+    from app.obs.logging import configure
+    from app.settings import Log
+    from app.uninstall import run
+
+    configure(Log())
+    raise typer.Exit(run(pools=pools, namespaces=namespace or [], config_map=config_map, timeout=timeout))
+
+
+@cli.command()
+def selftest(
+    namespace: Annotated[str, typer.Option(help="Where AgentPools are tried; none is stored.")],
+    broker: Annotated[str, typer.Option(help="HOST:PORT of the broker.")],
+    webhook: Annotated[str, typer.Option(help="Host of the webhooks.")],
+    ca: Annotated[Path, typer.Option(help="The CA of their certificate.")],
+    timeout: Annotated[float, typer.Option(help="Seconds until a check that does not pass has failed.")] = 60,
+) -> None:
+    """Check an installed release from inside of the cluster."""
+    from app.selftest import run
+
+    raise typer.Exit(run(namespace=namespace, broker=broker, webhook=webhook, ca=ca, timeout=timeout))
 
 
 @cli.command()

@@ -27,7 +27,7 @@ def pod(key: NamespacedName) -> str:
     return f"{pods(key.namespace)}/{key.name}"
 
 
-def config_maps(namespace: str) -> str:
+def config_maps(namespace: str | None) -> str:
     return _collection("/api/v1", namespace, "configmaps")
 
 

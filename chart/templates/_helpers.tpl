@@ -1,6 +1,6 @@
-{{/* Name of all objects. */}}
+{{/* Name of all objects: velda-apiserver for the release velda. */}}
 {{- define "velda.fullname" -}}
-{{- .Values.fullnameOverride | default (printf "%s-apiserver" (.Release.Name | trunc 40 | trimSuffix "-")) -}}
+{{- .Values.fullnameOverride | default (printf "%s-apiserver" (.Release.Name | trimSuffix "-apiserver" | trunc 40 | trimSuffix "-")) -}}
 {{- end }}
 
 {{- define "velda.labels" -}}
@@ -88,4 +88,45 @@ nodeSelector: {{- toYaml . | nindent 2 }}
 {{- with .Values.tolerations }}
 tolerations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{/*
+A pod that runs one command of the image to its end. Arguments: root, component, account, args, and volume (YAML text;
+mounted at /etc/velda).
+*/}}
+{{- define "velda.commandPod" -}}
+serviceAccountName: {{ .account }}
+automountServiceAccountToken: true
+enableServiceLinks: false
+restartPolicy: Never
+securityContext: {{- include "velda.podSecurity" .root | nindent 2 }}
+{{- with include "velda.placement" .root }}
+{{- . | nindent 0 }}
+{{- end }}
+containers:
+  - name: {{ .component }}
+    image: {{ include "velda.image" .root | quote }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    args: {{- .args | toYaml | nindent 6 }}
+    resources: {{- toYaml .root.Values.resources | nindent 6 }}
+    securityContext: {{- include "velda.containerSecurity" .root | nindent 6 }}
+    {{- if .volume }}
+    volumeMounts:
+      - name: files
+        mountPath: /etc/velda
+        readOnly: true
+    {{- end }}
+{{- with .volume }}
+volumes:
+  - name: files
+    {{- . | nindent 4 }}
+{{- end }}
+{{- end }}
+
+{{/* Annotations of a hook, which goes however it ends; helm prints its log. Arguments: hook, weight. */}}
+{{- define "velda.hook" -}}
+helm.sh/hook: {{ .hook }}
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+helm.sh/hook-output-log-policy: hook-succeeded,hook-failed
 {{- end }}

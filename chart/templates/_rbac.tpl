@@ -94,3 +94,33 @@ annotations: {{- . | nindent 2 }}
   resourceNames: [{{ include "velda.fullname" . }}]
   verbs: [get, patch]
 {{- end }}
+
+{{/* The hook of helm uninstall, where AgentPools stay. */}}
+{{- define "velda.rules.release-pools" -}}
+- apiGroups: [velda.io]
+  resources: [agentpools]
+  verbs: [list, patch]
+{{- end }}
+
+{{/* The hook of helm uninstall, where they go. */}}
+{{- define "velda.rules.delete-pools" -}}
+- apiGroups: [velda.io]
+  resources: [agentpools]
+  verbs: [list, patch, delete]
+{{- if .Values.agents.createConfigMap }}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ .Values.agents.configMap | quote }}]
+  verbs: [list, delete]
+{{- end }}
+{{- end }}
+
+{{/* helm test: an AgentPool is written by dry run, for which the webhook asks whether pods may be created. */}}
+{{- define "velda.rules.selftest" -}}
+- apiGroups: [velda.io]
+  resources: [agentpools]
+  verbs: [create]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [create]
+{{- end }}
