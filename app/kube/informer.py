@@ -6,14 +6,15 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple
 
 import msgspec
 import structlog
 
 from app.kube.client import Client
 from app.kube.errors import ApiError, Status, from_status
-from app.model.meta import NamespacedName, ObjectMeta
+from app.kube.store import Identity, Store, T
+from app.model.meta import NamespacedName
 from app.obs import metrics
 
 PAGE_SIZE = 500
@@ -34,14 +35,6 @@ UNREADABLE = (ValueError, RecursionError)
 log = structlog.get_logger()
 
 
-class Object(Protocol):
-    @property
-    def metadata(self) -> ObjectMeta: ...
-
-
-T = TypeVar("T", bound=Object)
-
-
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
@@ -57,21 +50,8 @@ class _Line(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
-class _Identity(msgspec.Struct, frozen=True, rename="camel"):
-    """All that a deletion needs, and what can be said of an object that is unreadable otherwise."""
-
-    resource_version: str
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
-
-    @property
-    def key(self) -> NamespacedName:
-        return NamespacedName(self.namespace, self.name)
-
-
 class _Identified(msgspec.Struct, frozen=True):
-    metadata: _Identity
+    metadata: Identity
 
 
 class _Relist(Exception):  # noqa: N818  a turn of events, not a mistake
@@ -106,17 +86,16 @@ class Informer(Generic[T]):
         self._client = client
         self._path = path
         self._resource = path.rpartition("/")[2]
-        self._on_change = on_change
         self._selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         self._silence = silence
         self._decoder = msgspec.json.Decoder(type)
-        self._store: dict[NamespacedName, T] = {}
+        self._store: Store[T] = Store(on_change, resource=self._resource)
         self._version = ""
         self.synced = asyncio.Event()
 
     @property
     def store(self) -> Mapping[NamespacedName, T]:
-        return self._store
+        return self._store.objects
 
     async def run(self) -> None:
         """Follow the API server until cancelled."""
@@ -161,20 +140,19 @@ class Informer(Generic[T]):
 
     async def _list(self) -> None:
         """Fetch every page, then bring the store to what they say, as if each difference had been watched."""
-        found: dict[NamespacedName, T] = {}
-        unreadable: set[NamespacedName] = set()
+        items: list[T] = []
+        uids: dict[NamespacedName, str] = {}
         token = ""
         while True:
             page = await self._page(token)
             for raw in page.items or ():
-                self._sort_in(raw, found, unreadable)
+                self._sort_in(raw, items, uids)
             token = page.metadata.continue_
             if not token:
                 break
-        for key in self._store.keys() - found.keys() - unreadable:
-            self._forget(key)
-        for item in found.values():
-            self._put(item)
+        self._store.keep(uids)
+        for item in items:
+            self._store.put(item)
         self._version = page.metadata.resource_version
         self.synced.set()
 
@@ -190,17 +168,16 @@ class Informer(Generic[T]):
             raise self._bad_list("no resourceVersion")
         return page
 
-    def _sort_in(self, raw: msgspec.Raw, found: dict[NamespacedName, T], unreadable: set[NamespacedName]) -> None:
+    def _sort_in(self, raw: msgspec.Raw, items: list[T], uids: dict[NamespacedName, str]) -> None:
         item = self._decode(raw)
-        if item is None:
-            try:
-                unreadable.add(msgspec.json.decode(raw, type=_Identified).metadata.key)
-            except UNREADABLE as error:
-                raise self._bad_list(error) from error
-            return
-        key, old = item.metadata.key, self._store.get(item.metadata.key)
-        # What is known already is kept in its place, so that a list does not double the memory.
-        found[key] = old if old is not None and _is_same(old, item) else item
+        try:
+            meta = item.metadata if item is not None else msgspec.json.decode(raw, type=_Identified).metadata
+        except UNREADABLE as error:
+            raise self._bad_list(error) from error
+        uids[meta.key] = meta.uid
+        # What is known already is not kept a second time: a list would double the memory.
+        if item is not None and not self._store.has(meta):
+            items.append(item)
 
     def _bad_list(self, why: object) -> ApiError:
         return ApiError(502, "BadAnswer", f"list of {self._path} cannot be read: {why}")
@@ -228,9 +205,11 @@ class Informer(Generic[T]):
             return
         self._version = meta.resource_version
         if item is not None:
-            self._put(item)
+            self._store.put(item)
+        elif event.type == "DELETED":
+            self._store.remove(meta)
         elif event.type != "BOOKMARK":
-            self._drop(meta, deleted=event.type == "DELETED")
+            self._store.drop_namesake(meta)
 
     def _decode(self, raw: msgspec.Raw) -> T | None:
         try:
@@ -239,39 +218,8 @@ class Informer(Generic[T]):
             log.warning("object skipped", resource=self._resource, object=_name(raw), error=str(error))
             return None
 
-    def _put(self, item: T) -> None:
-        """Add or renew; an object of the same name that went unnoticed is told as deleted first."""
-        key, old = item.metadata.key, self._store.get(item.metadata.key)
-        if old is not None and old.metadata.uid != item.metadata.uid:
-            self._forget(key)
-            old = None
-        if old is None or not _is_same(old, item):
-            self._store[key] = item
-            self._tell(old, item)
-
-    def _drop(self, meta: _Identity | ObjectMeta, *, deleted: bool) -> None:
-        """The object was deleted, or another of its name that cannot be read took its place."""
-        old = self._store.get(meta.key)
-        if old is not None and deleted == (old.metadata.uid == meta.uid):
-            self._forget(meta.key)
-
-    def _forget(self, key: NamespacedName) -> None:
-        self._tell(self._store.pop(key), None)
-
-    def _tell(self, old: T | None, new: T | None) -> None:
-        try:
-            self._on_change(old, new)
-        except Exception:
-            present: Any = new or old
-            log.exception("change not handled", resource=self._resource, object=str(present.metadata.key))
-
     def _params(self, **params: str) -> dict[str, str]:
         return {key: value for key, value in (self._selectors | params).items() if value}
-
-
-def _is_same(old: Object, new: Object) -> bool:
-    one, two = old.metadata, new.metadata
-    return one.uid == two.uid and one.resource_version == two.resource_version
 
 
 def _is_older(version: str, seen: str) -> bool:

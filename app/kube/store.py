@@ -49,6 +49,13 @@ class Store(Generic[T]):
     def objects(self) -> Mapping[NamespacedName, T]:
         return self._objects
 
+    def has(self, meta: ObjectMeta | Identity) -> bool:
+        """Whether that very version of that very object is known."""
+        old = self._objects.get(meta.key)
+        return (
+            old is not None and old.metadata.uid == meta.uid and old.metadata.resource_version == meta.resource_version
+        )
+
     def put(self, item: T) -> None:
         """Add or renew; what the store has already is not told again."""
         meta = item.metadata
