@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.api import Api, Object
+from tests.support.api import Api, Object, RequestError
 from tests.support.netns import Netns
 from tests.support.podspec import PodFiles, PodSpecError, expand
 from tests.support.podstatus import PodStatus, now
@@ -33,6 +33,7 @@ _IMAGE_ENV = {
     "PYTHONUNBUFFERED": "1",
 }
 """What the Dockerfile sets."""
+_CODE = (CHECKOUT, sys.prefix, sys.base_prefix)
 _ENTRYPOINT = ["python", "-m", "app"]
 
 
@@ -101,11 +102,11 @@ class PodRunner:
     async def run(self) -> None:
         while not self._told.is_set():
             code = await self._attempt()
-            policy = self._pod["spec"].get("restartPolicy", "Always")
-            if not self._told.is_set() and (policy == "Never" or (policy == "OnFailure" and code == 0)):
-                await self._status.finish(succeeded=code == 0)
-                break
-            self._status.restarts += 1
+            if code is not None:
+                if not self._told.is_set() and self._is_final(code):
+                    await self._status.finish(succeeded=code == 0)
+                    break
+                self._status.restarts += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._told.wait(), _RESTART_AFTER)
         await self._told.wait()
@@ -113,14 +114,18 @@ class PodRunner:
         await self._api.delete(path, uid=self._pod["metadata"]["uid"], grace=0)
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _attempt(self) -> int:
-        """One life of the container; returns its exit code."""
+    def _is_final(self, code: int) -> bool:
+        policy = self._pod["spec"].get("restartPolicy", "Always")
+        return policy == "Never" or (policy == "OnFailure" and code == 0)
+
+    async def _attempt(self) -> int | None:
+        """One life of the container; returns its exit code, None when it could not be started."""
         try:
             process, netns = await self._start()
-        except PodSpecError as error:
+        except (PodSpecError, RequestError) as error:
             waiting = {"reason": "CreateContainerConfigError", "message": str(error)}
             await self._status.report(ready=False, waiting=waiting)
-            return 1
+            return None
         try:
             return await self._attend(process, netns)
         finally:
@@ -180,17 +185,18 @@ class PodRunner:
         }
 
     def _mounts(self, volumes: dict[str, Path]) -> list[Object]:
-        """An emptyDir over a directory that the machine has (/tmp) is left out: the checkout may be below it."""
+        """What hides the files that others come from is mounted last, and not at all if the code itself is below it."""
         empty = {volume["name"] for volume in self._pod["spec"].get("volumes", []) if "emptyDir" in volume}
-        return [
+        mounts = [
             {
                 "source": str(volumes[mount["name"]] / mount.get("subPath", "")),
                 "target": mount["mountPath"],
                 "read_only": mount["name"] not in empty,
             }
             for mount in self._container.get("volumeMounts", [])
-            if mount["name"] not in empty or not Path(mount["mountPath"]).exists()
+            if not any(Path(code).is_relative_to(mount["mountPath"]) for code in _CODE)
         ]
+        return sorted(mounts, key=lambda mount: self._directory.is_relative_to(mount["target"]))
 
     async def _attend(self, process: asyncio.subprocess.Process, netns: Netns) -> int:
         """Probe while it lives; end it when told to, as kubelet does: preStop, SIGTERM, grace, SIGKILL."""
@@ -222,7 +228,9 @@ class PodRunner:
             if not alive:
                 process.kill()
 
-        await readiness("readinessProbe" not in self._container)
+        await readiness("readinessProbe" not in self._container and "startupProbe" not in self._container)
+        if "startupProbe" in self._container:
+            await liveness(await prober.first(self._container["startupProbe"]))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._files.renew_tokens())
             for name, changed in (("readinessProbe", readiness), ("livenessProbe", liveness)):

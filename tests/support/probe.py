@@ -22,13 +22,21 @@ class Prober:
         self._address = address
         self._ports = ports
 
-    async def follow(self, probe: Object, changed: Callable[[bool], Awaitable[None]]) -> None:
-        """Report each change of the answer, for ever; unknown is told as the first failure or success."""
-        period, wanted = probe.get("periodSeconds", 10), {True: probe.get("successThreshold", 1)}
-        wanted[False] = probe.get("failureThreshold", 3)
+    async def first(self, probe: Object) -> bool:
+        """A startup probe: True at its first success, False when it has failed too often."""
         await asyncio.sleep(probe.get("initialDelaySeconds", 0))
+        for _ in range(probe.get("failureThreshold", 3)):
+            if await self.ask(probe):
+                return True
+            await asyncio.sleep(probe.get("periodSeconds", 10))
+        return False
+
+    async def follow(self, probe: Object, changed: Callable[[bool], Awaitable[None]]) -> None:
+        """Report the first answer that counts and each change of it, for ever."""
+        wanted = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
         known: bool | None = None
         same, last = 0, None
+        await asyncio.sleep(probe.get("initialDelaySeconds", 0))
         while True:
             answer = await self.ask(probe)
             same = same + 1 if answer == last else 1
@@ -36,7 +44,7 @@ class Prober:
             if answer != known and same >= wanted[answer]:
                 known = answer
                 await changed(answer)
-            await asyncio.sleep(period)
+            await asyncio.sleep(probe.get("periodSeconds", 10))
 
     async def ask(self, probe: Object) -> bool:
         if "httpGet" not in probe:

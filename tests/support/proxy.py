@@ -79,12 +79,21 @@ class ServiceProxy:
         """Every Service under the names that cluster DNS gives it."""
         lines = ["127.0.0.1 localhost"]
         for (home, name), service in self._services.items():
-            address = service["spec"].get("clusterIP", "None")
-            if address != "None":
+            address = self._address(service)
+            if address:
                 short = [name] if home == namespace else []
                 names = [f"{name}.{home}.svc.cluster.local", f"{name}.{home}.svc", f"{name}.{home}", *short]
                 lines.append(f"{address} {' '.join(names)}")
         return "\n".join(lines) + "\n"
+
+    def _address(self, service: Object) -> str:
+        """Empty where cluster DNS has no single address; an ExternalName is that of the Service which it names."""
+        spec = service["spec"]
+        if spec["type"] == "ExternalName":
+            name, home, *_ = [*spec["externalName"].split("."), ""]
+            target = self._services.get((home, name))
+            return self._address(target) if target is not None and target is not service else ""
+        return str(spec.get("clusterIP", "")).replace("None", "")
 
     async def _follow(self, path: str, store: dict[Key, Object], changed: Callable[[], Any]) -> None:
         async for change in self._api.watch(path):
