@@ -79,19 +79,15 @@ def trust(*, cafile: str | None = None, cadata: str | None = None) -> ssl.SSLCon
     return context
 
 
-def kubectl_context(kubeconfig: Path | None = None) -> Source:
-    """The current context of a file, of KUBECONFIG or ~/.kube/config; exec plugins and OIDC are the package's work."""
-
-    async def load() -> Endpoint:
-        configuration = Configuration()
-        path = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube/config")
-        try:
-            await load_kube_config(config_file=path, client_configuration=configuration)
-            return await asyncio.to_thread(_endpoint, configuration)
-        except Exception as error:  # from parsing YAML, running plugins, asking an OIDC issuer …
-            raise SettingsError(f"the current context of {path} cannot be used: {error}") from error
-
-    return load
+async def from_kubectl_context() -> Endpoint:
+    """The current context of KUBECONFIG or ~/.kube/config; exec plugins and OIDC are the kubernetes package's work."""
+    configuration = Configuration()
+    path = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
+    try:
+        await load_kube_config(config_file=path, client_configuration=configuration)
+        return await asyncio.to_thread(_endpoint, configuration)
+    except Exception as error:  # from parsing YAML, running plugins, asking an OIDC issuer …
+        raise SettingsError(f"the current context of {path} cannot be used: {error}") from error
 
 
 def _endpoint(configuration: Configuration) -> Endpoint:
