@@ -71,7 +71,7 @@ async def test_10_11_after_a_restart_nothing_is_done_while_agents_may_return_and
     velda.apply(pool("p", minReplicas=3, maxIdle=5, killUnknownAfterSecond=12), namespace=namespace)
     velda.wait("p", namespace=namespace, idleReplicas=3)
     session = await sessions.run(f"{namespace}/p")
-    await asyncio.to_thread(velda.wait, "p", namespace=namespace, runningReplicas=1, idleReplicas=3)
+    await asyncio.to_thread(velda.wait, "p", namespace=namespace, runningReplicas=1, idleReplicas=2)
     before = {pod["metadata"]["uid"]: pod for pod in velda.pods("p", namespace=namespace)}
     host = session.ssh_connection.host
     lost = next(pod for pod in before.values() if pod["status"]["podIP"] != host)["metadata"]["name"]
