@@ -90,8 +90,8 @@ class ServiceProxy:
         """Empty where cluster DNS has no single address; an ExternalName is that of the Service which it names."""
         spec = service["spec"]
         if spec["type"] == "ExternalName":
-            name, home, *_ = [*spec["externalName"].split("."), ""]
-            target = self._services.get((home, name))
+            name, _, rest = str(spec["externalName"]).partition(".")
+            target = self._services.get((rest.partition(".")[0], name))
             return self._address(target) if target is not None and target is not service else ""
         return str(spec.get("clusterIP", "")).replace("None", "")
 
