@@ -102,7 +102,7 @@ class LeaderElector:
         try:
             async with asyncio.timeout(min(limit, self._settings.renew_deadline / 2)):
                 held = await self._step()
-        except (ApiError, TimeoutError, msgspec.DecodeError) as error:
+        except (ApiError, TimeoutError, ValueError) as error:
             log.warning("lease not read or written", lease=str(self._key), error=str(error) or "no answer in time")
             return False
         if held:
@@ -144,6 +144,7 @@ class LeaderElector:
                 answer = await self._client.create(paths.leases(self._key.namespace), body)
         except ApiError as error:
             if error.conflict or error.already_exists:
+                self._lease = await self._read()  # if it is another's now, we must know at once
                 return False
             raise
         self._lease = msgspec.json.decode(answer, type=Lease)
@@ -157,7 +158,7 @@ class LeaderElector:
             async with asyncio.timeout(self._settings.retry_period):
                 if await self._write(released(self._lease.spec, wall=_wall())):
                     log.info("lease released", lease=str(self._key))
-        except (ApiError, TimeoutError, msgspec.DecodeError) as error:
+        except (ApiError, TimeoutError, ValueError) as error:
             log.warning("lease not released", lease=str(self._key), error=str(error) or "no answer in time")
 
 

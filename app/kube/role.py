@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import structlog
 
@@ -12,6 +14,9 @@ from app.model.meta import NamespacedName, ObjectMeta
 
 ROLE_LABEL = "velda.io/role"
 LEADER = "leader"
+RETRY = 2.0
+DROP_TIMEOUT = 2.0
+"""Seconds that the end of a term may wait for the label to go: the next leader takes it away if we cannot."""
 
 log = structlog.get_logger()
 
@@ -33,19 +38,38 @@ class LeaderLabel:
         self._pod = pod
 
     async def take(self) -> None:
-        """Label our pod, and no other: a leader that died without a word may have left its label behind."""
+        """Label our pod, and no other: a leader that died without a word may have left its label behind.
+
+        Tried until it is done or refused, for agents find no broker without it.
+        """
         if self._pod is None:
             return
+        while True:
+            try:
+                await self._take(self._pod)
+                return
+            except ApiError as error:
+                log.error("leader label not set", pod=self._pod, namespace=self._namespace, error=str(error))
+                if error.status in (400, 403, 422):
+                    return
+            await asyncio.sleep(RETRY)
+
+    async def drop(self) -> None:
+        if self._pod is None:
+            return
+        try:
+            async with asyncio.timeout(DROP_TIMEOUT):
+                await self._set(self._pod, None)
+        except (ApiError, TimeoutError) as error:
+            log.warning("leader label not removed", pod=self._pod, error=str(error) or "no answer in time")
+
+    async def _take(self, ours: str) -> None:
+        await self._set(ours, LEADER)
         query = {"labelSelector": f"{ROLE_LABEL}={LEADER}"}
         found = msgspec.json.decode(await self._client.get(paths.pods(self._namespace), params=query), type=_Pods)
         for item in found.items:
-            if item.metadata.name != self._pod:
+            if item.metadata.name != ours:
                 await self._set(item.metadata.name, None)
-        await self._set(self._pod, LEADER)
-
-    async def drop(self) -> None:
-        if self._pod is not None:
-            await self._set(self._pod, None)
 
     async def _set(self, pod: str, value: str | None) -> None:
         try:
@@ -53,4 +77,4 @@ class LeaderLabel:
             await self._client.merge_patch(paths.pod(NamespacedName(self._namespace, pod)), body)
         except ApiError as error:
             if not error.not_found:
-                log.error("leader label not set", pod=pod, namespace=self._namespace, value=value, error=str(error))
+                raise
