@@ -92,7 +92,7 @@ def from_response(code: int, body: bytes, retry_after: str | None) -> ApiError:
     seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
     try:
         status = msgspec.json.decode(body, type=Status)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         text = body[:200].decode(errors="replace").strip()
         return ApiError(code, "", f"HTTP {code}: {text}" if text else f"HTTP {code}", retry_after=seconds)
     return from_status(status, code=code, retry_after=seconds)

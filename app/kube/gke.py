@@ -74,5 +74,5 @@ async def _describe(url: str, token: str) -> _Cluster:
             if answer.status != 200:
                 raise SettingsError(f"{url}: HTTP {answer.status}: {body[:200].decode(errors='replace')}")
             return msgspec.json.decode(body, type=_Cluster)
-    except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         raise SettingsError(f"{url}: {error}") from error

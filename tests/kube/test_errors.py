@@ -26,7 +26,18 @@ def test_a_status_tells_reason_message_causes_and_time() -> None:
     assert str(error) == "Pod is invalid (422 Invalid)"
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[1]", b'{"code": "x"}', b"\xff\xfe"])
+BODIES = [
+    b"",
+    b"<html>Bad gateway</html>",
+    b"[1]",
+    b'{"code": "x"}',
+    b"\xff\xfe",
+    b'{"message": "\xff"}',
+    b'{"x": ' + b"[" * 5000,
+]
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_what_is_no_status_is_quoted(body: bytes) -> None:
     error = from_response(502, body, None)
     assert error.status == 502

@@ -19,7 +19,7 @@ def store() -> tuple[Store[Pod], Told]:
     told: Told = []
 
     def on_change(old: Pod | None, new: Pod | None) -> None:
-        told.append((old and old.metadata.uid, new and new.metadata.uid))
+        told.append((old.metadata.uid if old else None, new.metadata.uid if new else None))
 
     return Store(on_change, resource="pods"), told
 
@@ -72,7 +72,7 @@ def test_a_listener_that_fails_is_logged_and_stops_nothing() -> None:
     def on_change(old: Pod | None, new: Pod | None) -> None:
         raise RuntimeError("no")
 
-    pods = Store(on_change, resource="pods")
+    pods: Store[Pod] = Store(on_change, resource="pods")
     with structlog.testing.capture_logs() as logs:
         pods.put(pod("a", "1", 1))
         pods.put(pod("b", "2", 2))
