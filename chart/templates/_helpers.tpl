@@ -48,7 +48,7 @@ app.kubernetes.io/component: server
 matchExpressions:
   - key: kubernetes.io/metadata.name
     operator: {{ ternary "In" "NotIn" (not (empty .Values.namespaces)) }}
-    values: {{ .Values.namespaces | default (append .Values.webhook.excludedNamespaces "kube-system" | uniq) | toJson }}
+    values: {{ .Values.namespaces | default (append (.Values.webhook.excludedNamespaces | default list) "kube-system" | uniq) | toJson }}
 {{- end }}
 
 {{/* Updates that leave spec as it was (finalizers, labels) and objects on their way out pass while we are down. */}}
