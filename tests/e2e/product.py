@@ -28,7 +28,14 @@ class Product:
 
     def install(self, *args: str) -> None:
         self.fleet.helm(
-            "install", "velda", "chart", f"--namespace={NAMESPACE}", "--create-namespace", "--wait", "--timeout=90s", *args
+            "install",
+            "velda",
+            "chart",
+            f"--namespace={NAMESPACE}",
+            "--create-namespace",
+            "--wait",
+            "--timeout=90s",
+            *args,
         )
 
     def uninstall(self) -> None:
@@ -80,7 +87,9 @@ class Product:
         return found
 
     def pods(self, pool: str, *, namespace: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.fleet.get("pods", f"--selector=velda.io/pool={pool}", f"-n={namespace}")["items"]
+        found: list[dict[str, Any]] = self.fleet.get("pods", f"--selector=velda.io/pool={pool}", f"-n={namespace}")[
+            "items"
+        ]
         return found
 
     def events(self, pool: str, *, namespace: str) -> list[str]:

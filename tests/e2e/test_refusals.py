@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,9 @@ def _set(field: str, value: Any) -> Callable[[Manifest], None]:
             "spec.template.spec.containers[0].args[0]",
             id="--pool of another pool",
         ),
-        pytest.param(_template(lambda spec: spec.update(containers=[])), "spec.template.spec.containers", id="no containers"),
+        pytest.param(
+            _template(lambda spec: spec.update(containers=[])), "spec.template.spec.containers", id="no containers"
+        ),
         pytest.param(
             _template(_set("resources", {"limits": {"memory": "8Gigs"}})),
             "spec.template.spec.containers[0].resources.limits",
@@ -100,7 +103,7 @@ def test_odd_pools_are_taken_with_warnings(velda: Product) -> None:
     container = manifest["spec"]["template"]["spec"]["containers"][0]
     del container["resources"], container["securityContext"]
     namespace = velda.namespace()
-    done = velda.kubectl("apply", f"-n={namespace}", "--dry-run=server", "-f", "-", input=str(manifest).replace("'", '"'))
+    done = velda.kubectl("apply", f"-n={namespace}", "--dry-run=server", "-f", "-", input=json.dumps(manifest))
     assert "Warning" in done.stderr
     assert "resources.limits" in done.stderr
     assert "privileged" in done.stderr

@@ -93,7 +93,9 @@ async def test_12_a_quota_is_shown_not_hammered_and_used_soon_after_it_is_raised
 ) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}}
     velda.apply(quota, namespace=namespace)
-    velda.kubectl("wait", "resourcequota/few", f"-n={namespace}", "--for=jsonpath={.status.hard.pods}=1", "--timeout=20s")
+    velda.kubectl(
+        "wait", "resourcequota/few", f"-n={namespace}", "--for=jsonpath={.status.hard.pods}=1", "--timeout=20s"
+    )
     velda.apply(pool("p", minIdle=3, maxIdle=3), namespace=namespace)
     velda.wait("p", namespace=namespace, replicas=1)
     velda.kubectl(
