@@ -20,10 +20,12 @@ def home(cluster: Cluster) -> Cluster:
 
 @pytest.mark.parametrize("values", VARIANTS.values(), ids=VARIANTS.keys())
 def test_every_manifest_is_valid(home: Cluster, values: tuple[str, ...]) -> None:
-    manifests = yaml.safe_dump_all(render(*values))
-    done = home.kubectl(
-        "apply", "--dry-run=server", "--server-side", "--validate=strict", "--filename=-", input=manifests, check=False
-    )
+    manifests = render(*values)
+    # A pod is refused without its service account.
+    accounts = [item for item in manifests if item["kind"] == "ServiceAccount"]
+    home.kubectl("apply", "--server-side", "--filename=-", input=yaml.safe_dump_all(accounts))
+    options = ("--dry-run=server", "--server-side", "--force-conflicts", "--validate=strict")
+    done = home.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump_all(manifests), check=False)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
 
@@ -42,6 +44,9 @@ def test_the_pods_pass_the_strictest_pod_security(home: Cluster) -> None:
 
 
 def test_the_plain_rbac_manifest_is_valid_and_enough_to_list_pools(home: Cluster) -> None:
+    home.kubectl("apply", f"--filename={CHECKOUT / 'crd' / 'agentpools.velda.io.yaml'}")
+    for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
+        home.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
     manifest = CHECKOUT / "crd" / "velda-rbac.yaml"
     home.kubectl("apply", f"--filename={manifest}")
     try:
