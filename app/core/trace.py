@@ -1,7 +1,7 @@
 """A pool's trace: what was asked of it and what its agents did, one JSON object a line, to be replayed later.
 
-A file begins with a header and all that was alive by then, at the times when it happened, so that each file can be
-read alone and a part that two files share does no harm. Times are epoch seconds.
+A file begins with a header and what had happened to all that was alive by then, so that each file can be read alone,
+and one after the other as well. Times are epoch seconds.
 """
 
 from __future__ import annotations
