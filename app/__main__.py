@@ -80,6 +80,22 @@ def selftest(
 
 
 @cli.command()
+def explain(
+    pool: Annotated[str, typer.Argument(help="The AgentPool: NAME or NAMESPACE/NAME.")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Its namespace.")] = "default",
+) -> None:
+    """Say why a pool has the size that it has."""
+    from app.explain import ExplainError, run
+    from app.settings import SettingsError
+
+    try:
+        typer.echo(run(pool=pool, namespace=namespace))
+    except (ExplainError, SettingsError) as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(1) from None
+
+
+@cli.command()
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)

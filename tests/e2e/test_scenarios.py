@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 
 import pytest
 
 from tests.e2e.product import Product, Sessions, pool
 from tests.support.cluster import Fleet
+from tests.support.running import CHECKOUT
 
 pytestmark = pytest.mark.e2e
 
@@ -118,3 +122,17 @@ async def test_15_a_deleted_pool_ends_its_sessions_and_leaves_nothing(
     assert [each for each in await sessions.list() if each.pool in ("p", f"{namespace}/p")] == []
     left = velda.fleet.get("configmaps,controllerrevisions.apps", f"--namespace={namespace}")["items"]
     assert [item["metadata"]["name"] for item in left] == ["kube-root-ca.crt"]
+
+
+def test_explain_says_why_by_the_current_context(velda: Product, namespace: str) -> None:
+    velda.apply(pool("p"), namespace=namespace)
+    velda.wait("p", namespace=namespace, idleReplicas=1)
+    command = [sys.executable, "-m", "app", "explain", "p", "-n", namespace]
+    environment = {**os.environ, "KUBECONFIG": str(velda.fleet.kubeconfig)}
+    done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert f"{namespace}/p has 1 agent of at most 5 (1 idle)" in done.stdout
+    assert "below minIdle 1" in done.stdout
+    command[4] = "none"
+    failed = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert f"AgentPool {namespace}/none" in failed.stderr
