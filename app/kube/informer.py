@@ -20,7 +20,7 @@ from app.obs import metrics
 PAGE_SIZE = 500
 PAGE_TIMEOUT = 60.0
 SILENCE = 150.0
-"""Seconds without a line after which a watch counts as dead: bookmarks come about once a minute."""
+"""Seconds without a line after which a watch counts as dead, and all is listed: bookmarks come once a minute."""
 WATCH_SECONDS = 300
 """How long the server is asked to keep a watch, at least; twice that at most, so that not all begin anew together."""
 SHORT = 1.0
@@ -59,7 +59,7 @@ class _Relist(Exception):  # noqa: N818  a turn of events, not a mistake
 
 
 class _End(NamedTuple):
-    """Why a watch ended: ``end`` (the server's, or silence), ``relist`` or ``error``, and in whose words."""
+    """Why a watch ended: ``end`` (as the server does now and then), ``relist`` or ``error``, and in whose words."""
 
     cause: str
     why: str = ""
@@ -132,7 +132,8 @@ class Informer(Generic[T]):
                 self._version = ""
                 return _End("relist", str(error))
             if isinstance(error.__cause__, TimeoutError) and loop.time() >= watching + self._silence:
-                return _End("end", "silence")
+                self._version = ""  # one from before etcd was restored is watched without a word
+                return _End("relist", "silence")
             if 400 <= error.status < 500 and error.status not in (401, 429):
                 self._version = ""  # the request itself is not taken: it will not be with the same version again
             return _End("error", str(error))
