@@ -29,6 +29,12 @@ def crd(cluster: Cluster) -> Cluster:
     return cluster
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops waiting too early has stopped before the test looks."""
+    monkeypatch.setattr(uninstall, "POLL", 0.01)
+
+
 @pytest.fixture
 def namespace(crd: Cluster) -> str:
     return crd.namespace()
