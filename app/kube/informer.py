@@ -101,13 +101,15 @@ class Informer(Generic[T]):
         """Follow the API server until cancelled."""
         loop, delay = asyncio.get_running_loop(), RETRY_FIRST
         while True:
-            begun = loop.time()
+            begun, version = loop.time(), self._version
             end = await self._follow()
             lasted = loop.time() - begun
             metrics.WATCH_RESTARTS.labels(self._resource, end.cause).inc()
-            if lasted >= HEALTHY:
+            # A server under load ends watches that cannot keep up: what moved us on is no failure.
+            moved = bool(version) and self._version != version
+            if lasted >= HEALTHY or moved:
                 delay = RETRY_FIRST
-            if end.cause == "end" and lasted >= SHORT:
+            if end.cause == "end" and (lasted >= SHORT or moved):
                 continue
             wait = delay * (0.5 + random.random() / 2)  # noqa: S311  spreads retries; no secret
             tell = log.warning if end.cause == "error" else log.info
