@@ -3,7 +3,7 @@
 #   docker build -t veldaio/velda-apiserver .
 #   docker build -t veldaio/agent --target agent .
 #
-# BASE is any image with a shell and Python 3.11 or later as `python3`; UV is any image with the uv binary at /uv.
+# BASE is any image with a shell, libstdc++ and Python 3.11 or later as `python3`; UV is any with the uv binary at /uv.
 
 ARG BASE=docker.io/library/python:3.11.14-slim-bookworm
 ARG UV=ghcr.io/astral-sh/uv:0.13.9

@@ -25,9 +25,10 @@ from tests.support.running import CHECKOUT
 from tests.support.tools import cache_root
 
 _SUITE = "bookworm"
-_BASE_PACKAGES = "python3,ca-certificates"
+_BASE_PACKAGES = "python3,libstdc++6"
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
-_BASE, _UV, _PAUSE = "localhost/velda-base", "localhost/velda-uv", "localhost/velda-pause"
+_RECIPE = hashlib.sha256(repr((_SUITE, _BASE_PACKAGES, _EXCLUDED)).encode()).hexdigest()[:12]
+_BASE, _UV, _PAUSE = f"localhost/velda-base:{_RECIPE}", "localhost/velda-uv", "localhost/velda-pause"
 _IMAGE_FILES = ("Dockerfile", ".dockerignore", "pyproject.toml", "uv.lock")
 _SOURCES = ("app", "certs", "crd")
 _KEPT = 3
@@ -55,7 +56,7 @@ def server_image() -> str:
 
 
 def _digest() -> str:
-    digest = hashlib.sha256(repr((_SUITE, _BASE_PACKAGES, _EXCLUDED, server_image())).encode())
+    digest = hashlib.sha256(f"{_RECIPE} {server_image()}".encode())
     files = [CHECKOUT / name for name in _IMAGE_FILES]
     for source in _SOURCES:
         files += sorted(path for path in (CHECKOUT / source).rglob("*") if "__pycache__" not in path.parts)
