@@ -73,6 +73,8 @@ class ServiceAccount:
 
 def trust(*, cafile: str | None = None, cadata: str | None = None) -> ssl.SSLContext:
     """A context that verifies the server by these authorities, or by the system's when none are given."""
+    if cadata is not None and not cadata.strip():
+        raise ValueError("the CA certificate is empty")  # ssl would take it for none given
     context = ssl.create_default_context(cafile=cafile, cadata=cadata)
     # Python 3.13 turned this on; clusters' own authorities often lack what it asks for, and no other client asks.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT

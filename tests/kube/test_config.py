@@ -169,9 +169,10 @@ async def test_a_service_account_that_cannot_be_read(tmp_path: Path, authority: 
     source = ServiceAccount(tmp_path / "sa")
     with pytest.raises(SettingsError, match="service account"):
         await source()
-    mount(tmp_path / "sa", token="one", authority="not a certificate")
-    with pytest.raises(SettingsError, match="service account"):
-        await source()
+    for unusable in ("not a certificate", "", "\n"):
+        mount(tmp_path / "sa", token="one", authority=unusable)
+        with pytest.raises(SettingsError, match="service account"):
+            await source()
 
 
 async def test_an_address_of_ipv6(tmp_path: Path, authority: str, monkeypatch: pytest.MonkeyPatch) -> None:
