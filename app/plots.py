@@ -16,8 +16,8 @@ Points = Sequence[tuple[float, float]]
 COLOURS = ((96, 96, 96), (31, 119, 180), (214, 39, 40), (44, 160, 44), (255, 127, 14), (148, 103, 189), (23, 190, 207))
 """Of the lines, in turn."""
 ROWS = 10
-AXIS_WIDTH = 16
-"""Characters that plotille puts beside a plot."""
+AXIS_WIDTH = 24
+"""Characters that plotille puts beside a plot, its axes and their names."""
 
 
 class Chart(msgspec.Struct, frozen=True):
@@ -35,18 +35,22 @@ class Chart(msgspec.Struct, frozen=True):
 
 
 def text(chart: Chart, *, width: int, colours: bool) -> str:
-    """In braille, at most so many characters wide; with ANSI colours or without."""
+    """At most so many characters wide: braille in ANSI colours, or without colours a letter for each line."""
     figure = plotille.Figure()
     figure.width, figure.height = max(20, width - AXIS_WIDTH), ROWS
     figure.with_colors, figure.color_mode = colours, "rgb"
-    figure.x_label, figure.y_label = "hours", ""
+    figure.x_label, figure.y_label = "hours", chart.title
     figure.register_label_formatter(float, _label)
     figure.set_x_limits(min_=0.0, max_=chart.hours)
     figure.set_y_limits(min_=0.0, max_=chart.highest)
     for index, (name, points) in enumerate(chart.lines):
         hours, values = zip(*points, strict=True)
-        figure.plot(hours, values, lc=COLOURS[index % len(COLOURS)], label=name)
-    return f"{chart.title}\n{figure.show(legend=colours)}"
+        colour = COLOURS[index % len(COLOURS)]
+        if colours:
+            figure.plot(hours, values, lc=colour, label=name)
+        else:
+            figure.scatter(hours, values, lc=colour, label=name, marker=chr(ord("a") + index))
+    return str(figure.show(legend=True))
 
 
 def svg(charts: Sequence[Chart]) -> str:

@@ -160,10 +160,10 @@ def _points(variant: Variant, field: str) -> list[tuple[float, float]]:
 
 def _print(report: Report, console: Console) -> None:
     console.print(_table(report))
+    colours = console.color_system is not None and not console.no_color
     if report.variants[0].result.series:
         for chart in charts(report)[:2]:
-            width = min(console.width, PLOT_WIDTH)
-            drawn = plots.text(chart, width=width, colours=console.color_system is not None)
+            drawn = plots.text(chart, width=min(console.width, PLOT_WIDTH), colours=colours)
             console.print(Text.from_ansi(drawn), no_wrap=True, overflow="crop")
     for kind, count in report.unknown_records.items():
         console.print(f"{count} records of the type {kind}, which this version does not know, were left out")

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from app.core.trace import (
     VERSION,
@@ -82,13 +83,30 @@ def test_the_table_compares_recorded_replayed_and_alternatives(trace: Path) -> N
     assert table["most agents"] == ["1", "1", "2", "3"]
 
 
-def test_the_terminal_plot_fits(trace: Path) -> None:
-    _, text = printed(trace, numbers={"min_idle": [1], "max_idle": [2]})
-    assert "idle slots" in text
-    assert "sessions waiting" in text
-    assert any("\u2801" <= letter <= "\u28ff" for letter in text)
-    assert max(map(len, text.splitlines())) <= 120
-    assert "\x1b" not in text
+@pytest.mark.parametrize("colours", [False, True])
+def test_the_terminal_plot_tells_lines_apart(trace: Path, monkeypatch: pytest.MonkeyPatch, colours: bool) -> None:
+    """The switches of a terminal, as rich and plotille know them."""
+    monkeypatch.delenv("NO_COLOR" if colours else "FORCE_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR" if colours else "NO_COLOR", "1")
+    text = drawn(trace)
+    assert "(idle slots)" in text
+    assert "(sessions waiting)" in text
+    assert "(hours)" in text
+    if colours:
+        assert text.count("\x1b[38;2;214;39;40m") > 2
+        assert any("\u2801" <= letter <= "\u28ff" for letter in text)
+    else:
+        assert "c⠤ min-idle 1 max-idle 2" in text
+        assert "cccccccccc" in text
+        assert "\x1b[38" not in text
+        assert max(map(len, Text.from_ansi(text).plain.splitlines())) <= 100
+
+
+def drawn(trace: Path) -> str:
+    file = io.StringIO()
+    console = Console(file=file, width=100, color_system="truecolor")
+    assert run([trace], numbers={"min_idle": [1], "max_idle": [2]}, console=console) == 0
+    return file.getvalue()
 
 
 def test_json_has_all(trace: Path) -> None:

@@ -82,12 +82,10 @@ def _of_agent(agent: AgentLife) -> Iterator[tuple[float, _Kind]]:
 
 
 def _of_session(session: SessionLife) -> Iterator[tuple[float, _Kind]]:
-    """Of one that ran before the trace began, the wait is over by then."""
+    yield session.requested, _Kind.QUEUED
     over = session.ended if session.started is None else session.started
-    if over is None or over >= 0:
-        yield session.requested, _Kind.QUEUED
-        if over is not None:
-            yield over, _Kind.UNQUEUED
+    if over is not None:
+        yield over, _Kind.UNQUEUED
     if session.started is not None:
         yield session.started, _Kind.STARTED
         if session.ended is not None:

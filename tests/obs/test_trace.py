@@ -24,6 +24,7 @@ from app.core.trace import (
 from app.model.agentpool import Autoscaler
 from app.model.meta import NamespacedName
 from app.obs import trace
+from app.obs.metrics import REGISTRY
 from app.obs.trace import TraceWriter
 
 POOL, OTHER = NamespacedName("n", "p"), NamespacedName("n", "p.1")
@@ -39,7 +40,7 @@ def read(path: Path) -> list[Record]:
 
 
 def counted(result: str) -> float:
-    return trace.REGISTRY.get_sample_value("velda_trace_records_total", {"result": result}) or 0.0
+    return REGISTRY.get_sample_value("velda_trace_records_total", {"result": result}) or 0.0
 
 
 def session(number: int) -> list[Record]:
