@@ -1,0 +1,151 @@
+"""What every figure works with: a plane, a client, a watcher from outside, and the line that it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from app.kube import paths
+from app.kube.client import Client
+from app.kube.informer import Informer
+from app.model.meta import ObjectMeta
+from tests.support.cluster import Cluster
+
+LABEL = "bench"
+
+
+class Phase(msgspec.Struct, frozen=True):
+    phase: str = ""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What the watcher reads of a pod."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    status: Phase = Phase()
+
+
+class Bench:
+    """``say`` tells progress on standard error; lines of figures go to standard output."""
+
+    def __init__(self, cluster: Cluster, client: Client) -> None:
+        self.cluster = cluster
+        self.client = client
+        self.failed: list[str] = []
+
+    @property
+    def directory(self) -> Path:
+        return self.cluster.directory
+
+    def say(self, text: str) -> None:
+        print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+    def line(self, figure: str, *, ok: bool, **values: Any) -> None:
+        rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in values.items()}
+        print(json.dumps({"figure": figure, "ok": ok, **rounded}), flush=True)
+        if not ok:
+            self.failed.append(figure)
+
+    async def namespace(self) -> str:
+        return await asyncio.to_thread(self.cluster.namespace)
+
+    async def remove(self, namespace: str) -> None:
+        """Everything in it, the quick way, and wait until no pod is left."""
+        pods = await self.count(namespace)
+        self.say(f"clearing {namespace} ({pods} pods)")
+        await asyncio.to_thread(
+            self.cluster.kubectl, "delete", "agentpools,replicasets", "--all", f"-n={namespace}", "--timeout=120s"
+        )
+        async with self.watching(namespace) as watch:
+            await watch.reaches(0, timeout=120)
+        await asyncio.to_thread(self.cluster.kubectl, "delete", "namespace", namespace, "--wait=false")
+
+    async def count(self, namespace: str) -> int:
+        body = await self.client.get(paths.pods(namespace), params={"labelSelector": LABEL})
+        return len(msgspec.json.decode(body)["items"])
+
+    @contextlib.asynccontextmanager
+    async def watching(self, namespace: str | None) -> AsyncIterator[Watch]:
+        watch = Watch(self.client, namespace)
+        task = asyncio.create_task(watch.informer.run())
+        try:
+            await watch.informer.synced.wait()
+            yield watch
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+class Watch:
+    """Counts the bench's pods from outside; ``peak`` is the most that there ever were.
+
+    ``created`` and ``started`` get each pod as it appears and as it runs, with the time (perf_counter seconds).
+    """
+
+    def __init__(self, client: Client, namespace: str | None) -> None:
+        self.count = self.running = self.peak = 0
+        self.created: asyncio.Queue[tuple[float, ObjectMeta]] = asyncio.Queue()
+        self.started: asyncio.Queue[tuple[float, ObjectMeta]] = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self.informer = Informer(
+            client, path=paths.pods(namespace), type=Seen, on_change=self._on_change, label_selector=LABEL
+        )
+
+    async def reaches(self, count: int, *, timeout: float, running: bool = False) -> None:
+        async with asyncio.timeout(timeout):
+            while (self.running if running else self.count) != count:
+                self._changed.clear()
+                await self._changed.wait()
+
+    def _on_change(self, old: Seen | None, new: Seen | None) -> None:
+        now = time.perf_counter()
+        was_running, runs = _runs(old), _runs(new)
+        self.count += (new is not None) - (old is not None)
+        self.running += runs - was_running
+        self.peak = max(self.peak, self.count)
+        if old is None and new is not None:
+            self.created.put_nowait((now, new.metadata))
+        if new is not None and runs and not was_running:
+            self.started.put_nowait((now, new.metadata))
+        self._changed.set()
+
+
+def _runs(pod: Seen | None) -> bool:
+    return pod is not None and pod.status.phase == "Running"
+
+
+def template() -> dict[str, Any]:
+    """The pod that both sides make: of the documentation's shape, small enough for any node."""
+    container = {
+        "name": "agent",
+        "image": "veldaio/agent:latest",
+        "args": ["--pool=bench"],
+        "securityContext": {"privileged": True},
+        "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
+        "volumeMounts": [{"name": "velda-config", "mountPath": "/run/velda"}],
+    }
+    volumes = [{"name": "velda-config", "configMap": {"name": "velda-config"}}]
+    return {"metadata": {"labels": {LABEL: "yes"}}, "spec": {"containers": [container], "volumes": volumes}}
+
+
+def pool(name: str, **autoscaler: int) -> dict[str, Any]:
+    limits = {"maxReplicas": 1000, "minIdle": 0, "maxIdle": 1000, "joinTimeoutSecond": 86400} | autoscaler
+    return {
+        "apiVersion": "velda.io/v1",
+        "kind": "AgentPool",
+        "metadata": {"name": name},
+        "spec": {"autoscaler": limits, "template": template()},
+    }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return statistics.quantiles(values, n=1000, method="inclusive")[round(share * 1000) - 1]

@@ -1,0 +1,141 @@
+"""A thousand pods: our pool beside a ReplicaSet and beside the plainest loop, on one API server, taking turns."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from app.kube import paths
+from tests.bench.bench import Bench, pool, template
+from tests.bench.process import Process, find, serving
+
+RAW_IN_FLIGHT = 32
+
+
+class Round(NamedTuple):
+    seconds: float
+    cpu: float
+    peak: int
+
+
+async def measure(bench: Bench, *, pods: int = 1000, rounds: int = 3) -> None:
+    """Lines ``provisioning`` and ``raw``."""
+    manager = find("kube-controller-manager", under=bench.directory)
+    async with serving(bench.cluster.kubeconfig, bench.directory) as server:
+        await server.logged("leading")
+
+        async def ours(namespace: str) -> None:
+            body = pool("bench", minReplicas=pods, maxReplicas=pods)
+            await bench.client.create(paths.agentpools(namespace), body)
+
+        async def replica_set(namespace: str) -> None:
+            spec = {"replicas": pods, "selector": {"matchLabels": {"bench": "yes"}}, "template": template()}
+            body = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "bench"}, "spec": spec}
+            await bench.client.create(f"/apis/apps/v1/namespaces/{namespace}/replicasets", body)
+
+        async def loop(namespace: str) -> None:
+            await _raw(bench, namespace, pods)
+
+        results: dict[str, list[Round]] = {"ours": [], "ReplicaSet": [], "raw": []}
+        for number in range(rounds):
+            sides: list[tuple[str, Callable[[str], Awaitable[None]], Process | None]] = [
+                ("ours", ours, server),
+                ("ReplicaSet", replica_set, manager),
+                ("raw", loop, None),
+            ]
+            for name, start, process in sides[number % 3 :] + sides[: number % 3]:
+                results[name].append(await _round(bench, name, start, process, pods=pods))
+    _lines(bench, results, pods)
+
+
+def _lines(bench: Bench, results: dict[str, list[Round]], pods: int) -> None:
+    seconds = {name: statistics.median(r.seconds for r in rounds) for name, rounds in results.items()}
+    cpu = {name: statistics.median(r.cpu for r in rounds) for name, rounds in results.items()}
+    peak = max(r.peak for r in results["ours"])
+    ratio, cpu_ratio = seconds["ours"] / seconds["ReplicaSet"], cpu["ours"] / max(cpu["ReplicaSet"], 0.01)
+    bench.line(
+        "provisioning",
+        ok=ratio <= 1.0 and cpu_ratio <= 0.7 and peak <= pods,
+        unit="s",
+        pods=pods,
+        ours=seconds["ours"],
+        peer=seconds["ReplicaSet"],
+        peer_is="ReplicaSet, client limit lifted to 1000/s",
+        ratio=ratio,
+        limit=1.0,
+        cpu_seconds=cpu["ours"],
+        peer_cpu_seconds=cpu["ReplicaSet"],
+        cpu_ratio=cpu_ratio,
+        cpu_limit=0.7,
+        cpu_is="from apply until all pods run",
+        peak=peak,
+        default_limit_ratio=seconds["ours"] / (pods / 20),
+        default_limit_is=f"{pods} pods at the default 20/s take {pods / 20:.0f} s by arithmetic",
+    )
+    share = seconds["raw"] / seconds["ours"]
+    bench.line(
+        "raw",
+        ok=share >= 0.8,
+        unit="pods/s",
+        ours=pods / seconds["ours"],
+        peer=pods / seconds["raw"],
+        ratio=share,
+        limit=0.8,
+    )
+
+
+async def _round(
+    bench: Bench, name: str, start: Callable[[str], Awaitable[None]], process: Process | None, *, pods: int
+) -> Round:
+    namespace = await bench.namespace()
+    async with bench.watching(namespace) as watch:
+        before, began = process.cpu_seconds() if process else 0.0, time.perf_counter()
+        starting = asyncio.create_task(_as_coroutine(start(namespace)))
+        await watch.reaches(pods, timeout=180)
+        seconds = time.perf_counter() - began
+        await starting
+        await watch.reaches(pods, timeout=180, running=True)
+        await asyncio.sleep(1.0)  # one pod too many would show, and the last events are handled
+        spent = (process.cpu_seconds() if process else 0.0) - before
+        peak = watch.peak
+    bench.say(f"{name}: {pods} pods in {seconds:.2f} s; {spent:.2f} CPU seconds until all run")
+    await _clear(bench, namespace, name)
+    return Round(seconds, spent, peak)
+
+
+async def _clear(bench: Bench, namespace: str, name: str) -> None:
+    if name == "raw":
+        await asyncio.to_thread(
+            bench.cluster.kubectl, "delete", "pods", "--all", f"-n={namespace}", "--wait=false", "--grace-period=0"
+        )
+    await bench.remove(namespace)
+
+
+async def _raw(bench: Bench, namespace: str, pods: int) -> None:
+    """The same pods with nothing around them: encoded before, sent by a fixed number of workers."""
+    made: dict[str, Any] = template()
+    bodies = iter(
+        [
+            msgspec.json.encode(
+                {"apiVersion": "v1", "kind": "Pod", **made, "metadata": {**made["metadata"], "name": f"raw-{i}"}}
+            )
+            for i in range(pods)
+        ]
+    )
+
+    async def worker() -> None:
+        for body in bodies:
+            await bench.client.create(paths.pods(namespace), body)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(RAW_IN_FLIGHT):
+            tasks.create_task(worker())
+
+
+async def _as_coroutine(work: Awaitable[None]) -> None:
+    await work

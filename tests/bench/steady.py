@@ -1,0 +1,94 @@
+"""What a large cluster at rest costs, what one event costs in it, and how long a start takes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import msgspec
+
+from app.kube import paths
+from app.model.meta import NamespacedName
+from tests.bench.bench import Bench, Watch, pool
+from tests.bench.process import Server, serving
+
+PODS_A_POOL = 10
+REST_SECONDS = 30.0
+SETTLE_SECONDS = 5.0
+
+
+async def measure(
+    bench: Bench, *, small: int = 100, large: int = 1000, events: int = 3000, rest: float = REST_SECONDS
+) -> None:
+    """Lines ``steady`` and ``restart``; ``small`` and ``large`` are numbers of pools with ten pods each.
+
+    No agents join: their pods wait in pools that give them a day to.
+    """
+    namespace = await bench.namespace()
+    async with bench.watching(namespace) as watch:
+        async with serving(bench.cluster.kubeconfig, bench.directory) as server:
+            await server.logged("leading")
+            await _grow(bench, watch, namespace, 0, small)
+            at_small = await _event_cost(bench, server, watch, events)
+            await _grow(bench, watch, namespace, small, large)
+            at_large = await _event_cost(bench, server, watch, events)
+            before = server.cpu_seconds()
+            await asyncio.sleep(rest)
+            share, resident = (server.cpu_seconds() - before) / rest, server.resident_bytes() / 1e6
+        growth = at_large / at_small
+        bench.line(
+            "steady",
+            ok=share <= 0.03 and resident <= 400 and growth <= 1.2,
+            pools=large,
+            pods=large * PODS_A_POOL,
+            core_share=share,
+            limit_core_share=0.03,
+            resident_mb=resident,
+            limit_resident_mb=400,
+            event_ms=at_large * 1000,
+            event_ms_small=at_small * 1000,
+            small_pods=small * PODS_A_POOL,
+            growth=growth,
+            limit_growth=1.2,
+        )
+        await _restart(bench, namespace, watch)
+    await bench.remove(namespace)
+
+
+async def _restart(bench: Bench, namespace: str, watch: Watch) -> None:
+    """A pool appears while nobody leads: from the start of a process until its pod is there."""
+    await bench.client.create(paths.agentpools(namespace), pool("late", minReplicas=1))
+    wanted = watch.count + 1
+    began = time.perf_counter()
+    async with serving(bench.cluster.kubeconfig, bench.directory):
+        await watch.reaches(wanted, timeout=60)
+        seconds = time.perf_counter() - began
+    bench.line("restart", ok=seconds <= 10, unit="s", ours=seconds, limit=10, pods=watch.count)
+
+
+async def _grow(bench: Bench, watch: Watch, namespace: str, known: int, wanted: int) -> None:
+    bench.say(f"growing to {wanted} pools of {PODS_A_POOL} pods")
+    for number in range(known, wanted):
+        await bench.client.create(paths.agentpools(namespace), pool(f"pool-{number}", minReplicas=PODS_A_POOL))
+    await watch.reaches(wanted * PODS_A_POOL, timeout=600)
+    await watch.reaches(wanted * PODS_A_POOL, timeout=600, running=True)
+    await asyncio.sleep(SETTLE_SECONDS)
+
+
+async def _event_cost(bench: Bench, server: Server, watch: Watch, events: int) -> float:
+    """CPU seconds of the server for one pod event: an annotation that means nothing, on pods drawn at random."""
+    keys = random.Random(7).choices(list(watch.informer.store), k=events)
+    pending = iter(enumerate(keys))
+    before = server.cpu_seconds()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(8):
+            tasks.create_task(_touch(bench, pending))
+    await asyncio.sleep(1.0)
+    return (server.cpu_seconds() - before) / events
+
+
+async def _touch(bench: Bench, pending: enumerate[NamespacedName]) -> None:
+    for number, key in pending:
+        body = msgspec.json.encode({"metadata": {"annotations": {"bench": str(number)}}})
+        await bench.client.merge_patch(paths.pod(key), body)
