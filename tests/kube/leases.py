@@ -52,6 +52,8 @@ class Door:
         self._store = store
         self.state = "open"
         self.requests = 0
+        self.rival: dict[str, Any] | None = None
+        """Makes the Lease the very moment before this replica would."""
 
     def handler(self) -> Handler:
         return self._handle
@@ -67,6 +69,9 @@ class Door:
             return failure(500, "InternalError", "etcd is down")
         store, lease = self._store, self._store.lease
         if request.method == "POST":
+            if self.rival:
+                store.put(self.rival)
+                lease, self.rival = store.lease, None
             return (
                 failure(409, "AlreadyExists") if lease else store.put(msgspec.json.decode(await request.read())["spec"])
             )

@@ -164,6 +164,27 @@ async def test_a_deleted_lease_is_made_again(bench: Bench) -> None:
     assert bench.told == ["a begins"]
 
 
+async def test_a_pod_that_restarts_leads_again_at_once(bench: Bench) -> None:
+    """Under the identity that it died with, its own Lease is nobody else's to wait for."""
+    bench.store.put({"holderIdentity": "a", "leaseDurationSeconds": 3600, "leaseTransitions": 4, "acquireTime": "t"})
+    replica, _ = await bench.replica("a")
+    await replica.leads.wait()
+    assert bench.store.lease
+    assert bench.store.lease["spec"]["leaseTransitions"] == 4
+
+
+async def test_who_loses_the_race_for_a_deleted_lease_ends_at_once(bench: Bench) -> None:
+    settings = LeaderElection(lease_duration=3600, renew_deadline=1800, retry_period=0.05)
+    replica, door = await bench.replica("a", settings)
+    await replica.leads.wait()
+    door.rival = {"holderIdentity": "b", "leaseDurationSeconds": 3600}
+    bench.store.lease = None
+    await bench.store.until(lambda: door.rival is None)
+    asked = door.requests
+    await replica.ended.wait()
+    assert door.requests == asked + 1
+
+
 async def test_what_the_term_raises_ends_the_election_once_the_lease_is_released(bench: Bench) -> None:
     replica, _ = await bench.replica("a")
 
