@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -39,9 +39,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flow
 
 
 class SourceRelay:
-    """A unix socket whose connections go on to ``target`` from the address ``source``: gRPC cannot choose its own."""
+    """A unix socket whose connections go on from the address ``source``: gRPC cannot choose its own.
 
-    def __init__(self, path: Path, *, target: tuple[str, int], source: str) -> None:
+    Each goes to what ``target`` gives then, host and port; it raises OSError when there is nothing.
+    """
+
+    def __init__(self, path: Path, *, target: Callable[[], Awaitable[tuple[str, int]]], source: str) -> None:
         self._path = path
         self._target = target
         self._source = source
@@ -71,7 +74,7 @@ class SourceRelay:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            backend = await asyncio.open_connection(*self._target, local_addr=(self._source, 0))
+            backend = await asyncio.open_connection(*await self._target(), local_addr=(self._source, 0))
         except OSError:
             writer.transport.abort()
             return

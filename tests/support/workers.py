@@ -100,15 +100,21 @@ class Worker:
         while not self._stopping():
             try:
                 config = await self._surroundings.config(self.pod)
-                target = await self._surroundings.resolve(config.broker_address)
+                await self._surroundings.resolve(config.broker_address)
             except (NotYetError, ConfigError) as error:
                 log.warning("%s/%s: %s", *key_of(self.pod), error)
                 await asyncio.sleep(_RETRY)  # as a container that fails and is started again
             else:
-                await self._be_agent(config, target)
+                await self._be_agent(config)
                 return
 
-    async def _be_agent(self, config: AgentConfig, target: tuple[str, int]) -> None:
+    async def _be_agent(self, config: AgentConfig) -> None:
+        async def target() -> tuple[str, int]:
+            try:
+                return await self._surroundings.resolve(config.broker_address)
+            except NotYetError as error:
+                raise ConnectionError(error) from error
+
         name, address = self.pod["metadata"]["name"], self.pod["status"]["podIP"]
         self._relay = SourceRelay(self._path, target=target, source=address)
         async with self._relay.listening() as dial:
