@@ -95,6 +95,34 @@ def explain(
         raise typer.Exit(1) from None
 
 
+Numbers = list[int] | None
+
+
+@cli.command()
+def replay(
+    traces: Annotated[list[Path], typer.Argument(help="A pool's trace, all its files.")],
+    min_idle: Annotated[Numbers, typer.Option(help="Another minIdle; may be given several times.")] = None,
+    max_idle: Annotated[Numbers, typer.Option(help="Another maxIdle.")] = None,
+    min_replicas: Annotated[Numbers, typer.Option(help="Another minReplicas.")] = None,
+    max_replicas: Annotated[Numbers, typer.Option(help="Another maxReplicas.")] = None,
+    idle_decay_second: Annotated[Numbers, typer.Option(help="Another idleDecaySecond.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot as SVG.")] = None,
+) -> None:
+    """Replay a recorded trace against other numbers: idle agent-hours spent, seconds waited."""
+    from app.replay import run
+
+    given = {
+        "min_idle": min_idle,
+        "max_idle": max_idle,
+        "min_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "idle_decay_second": idle_decay_second,
+    }
+    numbers = {field: values for field, values in given.items() if values}
+    raise typer.Exit(run(traces, numbers=numbers, as_json=as_json, plot=plot))
+
+
 @cli.command()
 def version() -> None:
     """Print the version."""

@@ -98,6 +98,19 @@ class LeaderElection(_Section):
     renew_deadline: float = Field(default=10, gt=0)
     retry_period: float = Field(default=2, gt=0)
 
+    @model_validator(mode="after")
+    def _in_order(self) -> LeaderElection:
+        if not self.lease_duration > self.renew_deadline > self.retry_period:
+            raise ValueError("must hold: lease_duration > renew_deadline > retry_period, or two replicas could lead")
+        return self
+
+
+class Trace(_Section):
+    """Where each pool's trace is kept, to be replayed against other numbers; none without a directory."""
+
+    directory: str | None = Field(default=None, min_length=1)
+    max_bytes: int = Field(default=64 * 2**20, ge=2**16)
+
 
 class Log(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -113,6 +126,7 @@ class Settings(_Section):
     agents: Agents = Agents()
     webhook: Webhook = Webhook()
     leader_election: LeaderElection = LeaderElection()
+    trace: Trace = Trace()
     log: Log = Log()
 
     @property

@@ -10,6 +10,7 @@ from app.broker.agents import Agent, PoolState
 from app.broker.refusal import Reason, RefusedError
 from app.broker.sessions import Session, SessionTable, Status, key_of
 from app.broker.timers import Timers
+from app.core import trace
 from app.core.dispatch import match, session_rank
 from app.model.meta import NamespacedName
 from app.obs import metrics
@@ -20,20 +21,33 @@ START_TIMEOUT = 60.0
 START_ATTEMPTS = 10
 """Failed starts after which a session is given up: by then the session is the likelier cause, not the agents."""
 
+Recorder = Callable[[NamespacedName, trace.Record], None]
+"""Takes what happens in a pool, for its trace."""
+
 log = structlog.get_logger()
+
+
+def nobody(pool: NamespacedName, event: trace.Record) -> None:
+    """No trace is kept."""
 
 
 class Lifecycle:
     """Pools, sessions and timers, and all that moves a session from one state to the next."""
 
     def __init__(
-        self, *, clock: Callable[[], float], wall: Callable[[], float], on_change: Callable[[NamespacedName], None]
+        self,
+        *,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        on_change: Callable[[NamespacedName], None],
+        record: Recorder = nobody,
     ) -> None:
         self.clock = clock
         self.pools: dict[NamespacedName, PoolState] = {}
         self.table = SessionTable()
         self.timers = Timers()
-        self._wall = wall
+        self.wall = wall
+        self.record = record
         self._on_change = on_change
 
     def pool(self, key: NamespacedName) -> PoolState:
@@ -64,6 +78,7 @@ class Lifecycle:
     def _assign(self, pool: PoolState, session: Session, agent: Agent, *, now: float) -> None:
         session.status, session.agent = Status.STATUS_PENDING, agent
         agent.sessions[session.key] = session
+        self.record(pool.key, trace.SessionStarted(self.wall(), session.trace_id, agent.name))
         pool.rank(agent)
         self.timers.set(self._start_timed_out, session, now + _start_timeout(session.request))
 
@@ -82,7 +97,7 @@ class Lifecycle:
             return
         elif response.success:
             agent.failures = 0
-            session.started_at = self._wall()
+            session.started_at = self.wall()
             self._running(session, response)
             metrics.SESSIONS_STARTED.labels(agent.pool.namespace).inc()
             metrics.SESSION_START_SECONDS.observe(self.clock() - session.requested_at)
@@ -132,7 +147,7 @@ class Lifecycle:
             message = f'session "{session.id}" failed to start on {session.attempts} agents{last}'
             self.drop(session, RefusedError(Reason.START_FAILED, message))
         else:
-            self.enqueue(session)
+            self._return(session)
         self.settle(pool)
 
     def _release(self, session: Session) -> None:
@@ -221,6 +236,11 @@ class Lifecycle:
     def _disown(self, session: Session, agent: Agent) -> None:
         self._release(session)
         agent.disowned.add(session.key)
+        self._return(session)
+
+    def _return(self, session: Session) -> None:
+        """It did not start: back to its place in the queue."""
+        self.record(session.pool, trace.SessionReturned(self.wall(), session.trace_id))
         self.enqueue(session)
 
     # Ends.
@@ -238,6 +258,9 @@ class Lifecycle:
 
     def drop(self, session: Session, why: RefusedError) -> None:
         """It is over: out of every table; whoever waits is told why."""
+        waited = session.status == Status.STATUS_QUEUEING
+        gone = trace.SessionCancelled if waited else trace.SessionEnded
+        self.record(session.pool, gone(self.wall(), session.trace_id))
         self.table.remove(session)
         self.pool(session.pool).queue.discard(session)
         self._release(session)

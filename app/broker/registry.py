@@ -15,9 +15,10 @@ import structlog
 
 from app import __version__
 from app.broker.agents import Agent, Link, PoolState
-from app.broker.lifecycle import Lifecycle
+from app.broker.lifecycle import Lifecycle, Recorder, nobody
 from app.broker.refusal import Reason, RefusedError, one_pool, unknown_pool
 from app.broker.sessions import Done, Session, Status, key_of, refuse_batch_work
+from app.core import trace
 from app.core.agents import PoolAgents, PoolDirectory
 from app.model.meta import NamespacedName
 from app.obs import metrics
@@ -39,13 +40,17 @@ class Registry:
         clock: Callable[[], float],
         on_change: Callable[[NamespacedName], None],
         wall: Callable[[], float] = time.time,
+        record: Recorder = nobody,
     ) -> None:
         self._directory = pools
         self._clock = clock
-        self._life = Lifecycle(clock=clock, wall=wall, on_change=on_change)
+        self._life = Lifecycle(clock=clock, wall=wall, on_change=on_change, record=record)
         self._links: dict[Link, Agent] = {}
         self._arrivals = 0
         self._stopping = False
+
+    def _record(self, pool: NamespacedName, event: Callable[..., trace.Record], *values: object) -> None:
+        self._life.record(pool, event(self._life.wall(), *values))
 
     # Time.
 
@@ -109,6 +114,7 @@ class Registry:
             request=own, pool=info.key, requested_at=self._clock(), arrival=self._arrivals, tags=dict(own.tags)
         )
         self._life.table.add(session)
+        self._record(info.key, trace.SessionRequested, session.trace_id, own.priority)
         self._life.enqueue(session)
         self._life.pool(info.key).requested += 1
         metrics.SESSIONS_REQUESTED.labels(info.key.namespace).inc()
@@ -165,6 +171,7 @@ class Registry:
         agent.link, agent.address, agent.slots = link, address, max(1, first.slots)
         agent.since = agent.heard = now
         link.send(velda_pb2.AgentUpdateResponse(server_info=velda_pb2.ServerInfo(version=__version__)))
+        self._record(pool, trace.AgentJoined, name, agent.slots)
         self._life.refresh(agent)
         self._life.resume(agent, list(first.current_executions))
         self._life.timers.set(self._silent, agent, now + SILENCE_TIMEOUT)
@@ -198,6 +205,7 @@ class Registry:
 
     def _lost(self, agent: Agent, why: RefusedError | None) -> None:
         self._disconnect(agent, why)
+        self._record(agent.pool, trace.AgentLost, agent.name)
         self._life.strand(agent)
         agent.since = self._clock()
         self._life.settle(self._life.pool(agent.pool))

@@ -61,6 +61,10 @@ class Session:
     def id(self) -> str:
         return self.request.session_id
 
+    @property
+    def trace_id(self) -> str:
+        return f"{self.request.instance_id}/{self.request.session_id}"
+
     def set_tags(self, tags: dict[str, str]) -> None:
         """Merge; an empty value removes the tag."""
         merged = {**self.tags, **tags}

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.broker.refusal import RefusedError
 from app.broker.registry import Registry
+from app.core import trace
 from app.core.agents import AgentPod, AgentView, PoolInfo
 from app.model.meta import NamespacedName
 from app.proto import velda_pb2
@@ -110,8 +111,13 @@ class World:
         self.now = 0.0
         self.pools = Pools(*(keys or (CPU,)))
         self.changed: list[NamespacedName] = []
+        self.records: list[trace.Record] = []
         self.registry = Registry(
-            self.pools, clock=lambda: self.now, on_change=self.changed.append, wall=lambda: 1000.0 + self.now
+            self.pools,
+            clock=lambda: self.now,
+            on_change=self.changed.append,
+            wall=lambda: 1000.0 + self.now,
+            record=lambda pool, record: self.records.append(record),
         )
 
     def join(
