@@ -1,14 +1,19 @@
-"""Carries out a plan's creations and deletions, until the API server has given a definite answer to each."""
+"""Carries out creations, deletions and hints, until the API server has given a definite answer to each.
+
+Which call is next is core/calls' business. Here a few workers, one for each call under way, take them as they come: a
+call that waits, for its turn or for its next attempt, is no task and holds no slot.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 
-import msgspec
 import structlog
 
+from app.core.calls import Calls, Kind, Taken, Throttle
 from app.core.diagnosis import Cause, Problem
 from app.kube import paths
 from app.kube.client import Client
@@ -17,15 +22,29 @@ from app.model.meta import NamespacedName
 from app.obs import metrics
 
 IN_FLIGHT = 64
-"""Creations and deletions under way at once, in the whole process."""
+"""Calls under way at once, in the whole process."""
 RETRY_FIRST = 0.5
 RETRY_MAX = 15.0
+TOLD_AFTER = 3
+"""Refusals for overload after which a creation's pool is told: until then it is nobody's trouble."""
+
+Answer = asyncio.Future[ApiError | None]
+"""None once the call is carried out, else why it never will be."""
 
 log = structlog.get_logger()
 
 
+@dataclass(eq=False, slots=True)
+class _Call:
+    send: Callable[[], Awaitable[object]]
+    answer: Answer
+    doubtful: Callable[[ApiError], None] | None = None
+    """Told of each attempt without a definite answer; a call without it is not tried again."""
+    attempts: int = 0
+
+
 class Actuator:
-    """Creates and deletes worker pods.
+    """Creates, deletes and annotates worker pods; ``pool`` is whose turn it takes.
 
     A name is chosen before the first attempt and a deletion carries the pod's uid, so that an attempt whose answer was
     lost can be repeated without making a second pod or removing a new one.
@@ -33,52 +52,177 @@ class Actuator:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._calls: Calls[NamespacedName, _Call] = Calls(IN_FLIGHT)
+        self._throttle = Throttle(IN_FLIGHT)
+        self._workers: set[asyncio.Task[None]] = set()
+        self._sleeping: dict[_Call, asyncio.TimerHandle] = {}
+        self._pause: asyncio.TimerHandle | None = None
+        self._closed = False
 
-    async def create(self, pod: dict[str, Any], *, doubtful: Callable[[ApiError], None]) -> ApiError | None:
-        """Create the pod; None once it exists, else what the API server refused it for.
+    async def close(self) -> None:
+        """Stop all that waits or is under way, and take no more; what is not answered is cancelled."""
+        self._closed = True
+        for call in (*self._calls.clear(), *self._sleeping):
+            call.answer.cancel()
+        for handle in self._sleeping.values():
+            handle.cancel()
+        self._sleeping.clear()
+        if self._pause:
+            self._pause.cancel()
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+
+    def create(
+        self,
+        pod: NamespacedName,
+        body: bytes,
+        *,
+        pool: NamespacedName,
+        doubtful: Callable[[ApiError], None],
+        urgent: bool = False,
+    ) -> Answer:
+        """Create the pod of that name; ``urgent`` when a session waits for it.
 
         ``doubtful`` is told of each attempt that ended without a definite answer, before it is repeated.
         """
-        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        body = msgspec.json.encode(pod)
-        error = await self._until_definite(lambda: self._client.create(paths.pods(namespace), body), doubtful)
-        if error and not error.already_exists:
-            metrics.PODS_CREATED.labels(namespace, "refused").inc()
-            return error
-        metrics.PODS_CREATED.labels(namespace, "ok").inc()
-        log.debug("pod created", namespace=namespace, pod=name)
-        return None
+        send = partial(self._create, pod, body)
+        return self._submit(pool, Kind.URGENT if urgent else Kind.CREATE, _Call(send, _answer(), doubtful))
 
-    async def delete(self, key: NamespacedName, *, uid: str) -> ApiError | None:
-        """Delete that very pod; None once it is gone or going."""
-        error = await self._until_definite(lambda: self._client.delete(paths.pod(key), uid=uid))
-        if error and not (error.not_found or error.conflict):
-            return error
-        metrics.PODS_DELETED.labels(key.namespace).inc()
-        return None
+    def delete(self, pod: NamespacedName, *, uid: str, pool: NamespacedName) -> Answer:
+        """Delete that very pod; carried out once it is gone or going."""
+        send = partial(self._delete, pod, uid)
+        return self._submit(pool, Kind.REMOVE, _Call(send, _answer(), lambda error: None))
 
-    async def _until_definite(
-        self, attempt: Callable[[], Any], doubtful: Callable[[ApiError], None] | None = None
-    ) -> ApiError | None:
-        delay = RETRY_FIRST
-        while True:
-            try:
-                async with self._slots:
-                    await attempt()
-                return None
-            except ApiError as error:
+    def annotate(
+        self, pod: NamespacedName, annotations: Mapping[str, str], *, uid: str, pool: NamespacedName
+    ) -> Answer:
+        """Set the pod's annotations once all else had its turn; tried once, for it is no loss."""
+        body = {"metadata": {"uid": uid, "annotations": annotations}}
+        send = partial(self._client.merge_patch, paths.pod(pod), body, patient=False)
+        return self._submit(pool, Kind.HINT, _Call(send, _answer()))
+
+    def withdraw(self, pool: NamespacedName) -> None:
+        """Forget the pool's creations and hints that wait for their turn; their answers are cancelled."""
+        for call in self._calls.withdraw(pool, Kind.URGENT, Kind.CREATE, Kind.HINT):
+            call.answer.cancel()
+
+    async def _create(self, pod: NamespacedName, body: bytes) -> None:
+        try:
+            await self._client.create(paths.pods(pod.namespace), body, patient=False)
+        except ApiError as error:
+            if not error.already_exists:
                 if not is_doubtful(error):
-                    return error
-                if doubtful:
-                    doubtful(error)
-                await asyncio.sleep(max(delay, error.retry_after or 0.0))
-                delay = min(RETRY_MAX, delay * 2)
+                    metrics.PODS_CREATED.labels(pod.namespace, "refused").inc()
+                raise
+        metrics.PODS_CREATED.labels(pod.namespace, "ok").inc()
+        log.debug("pod created", namespace=pod.namespace, pod=pod.name)
+
+    async def _delete(self, pod: NamespacedName, uid: str) -> None:
+        try:
+            await self._client.delete(paths.pod(pod), uid=uid, patient=False)
+        except ApiError as error:
+            if not (error.not_found or error.conflict):
+                raise
+        metrics.PODS_DELETED.labels(pod.namespace).inc()
+
+    # Turns.
+
+    def _submit(self, pool: NamespacedName, kind: Kind, call: _Call) -> Answer:
+        if self._closed:
+            call.answer.cancel()
+            return call.answer
+        self._calls.add(pool, kind, call)
+        self._start()
+        return call.answer
+
+    def _start(self) -> None:
+        """Start what may start now."""
+        while taken := self._take():
+            worker = asyncio.create_task(self._work(taken), name=f"{taken.kind.name.lower()} call")
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    def _take(self) -> Taken[NamespacedName, _Call] | None:
+        return None if self._pause else self._calls.take()
+
+    async def _work(self, taken: Taken[NamespacedName, _Call] | None) -> None:
+        """One call after the other, while there are any."""
+        while taken:
+            try:
+                await self._attempt(taken)
+            finally:
+                self._calls.done(taken.pool, taken.kind)
+            taken = self._take()
+            self._start()
+
+    async def _attempt(self, taken: Taken[NamespacedName, _Call]) -> None:
+        call = taken.call
+        if call.answer.done():
+            return
+        try:
+            await call.send()
+        except asyncio.CancelledError:
+            call.answer.cancel()
+            raise
+        except ApiError as error:
+            self._failed(taken, error)
+        except Exception as error:  # a fault of ours, and no reason to keep others waiting
+            log.exception("call failed", pool=str(taken.pool), kind=taken.kind.name)
+            _settle(call, ApiError(0, "Internal", str(error)))
+        else:
+            self._taken(call, None)
+
+    def _taken(self, call: _Call, error: ApiError | None) -> None:
+        """The API server has answered, one way or the other."""
+        self._throttle.taken()
+        self._calls.limit = self._throttle.limit
+        _settle(call, error)
+
+    def _failed(self, taken: Taken[NamespacedName, _Call], error: ApiError) -> None:
+        call, overload = taken.call, is_overload(error)
+        if overload:
+            self._slow_down(error)
+        if not is_doubtful(error):
+            self._taken(call, error)
+        elif call.doubtful is None:
+            _settle(call, error)
+        else:
+            call.attempts += 1
+            if call.attempts >= TOLD_AFTER or not overload:
+                call.doubtful(error)
+            delay = min(RETRY_MAX, RETRY_FIRST * 2.0 ** (call.attempts - 1))
+            loop = asyncio.get_running_loop()
+            self._sleeping[call] = loop.call_later(max(delay, error.retry_after or 0.0), self._again, taken)
+
+    def _again(self, taken: Taken[NamespacedName, _Call]) -> None:
+        del self._sleeping[taken.call]
+        self._calls.add(taken.pool, taken.kind, taken.call)
+        self._start()
+
+    def _slow_down(self, error: ApiError) -> None:
+        loop = asyncio.get_running_loop()
+        self._throttle.overloaded(now=loop.time(), retry_after=error.retry_after)
+        self._calls.limit = self._throttle.limit
+        if self._pause:
+            self._pause.cancel()
+        else:
+            log.warning("API server overloaded", in_flight_limit=self._calls.limit, error=str(error))
+        self._pause = loop.call_at(self._throttle.paused_until, self._resume)
+
+    def _resume(self) -> None:
+        self._pause = None
+        self._start()
 
 
 def is_doubtful(error: ApiError) -> bool:
     """No answer, or one that says nothing about the object: the request may have been carried out."""
     return error.status in (0, 429) or error.status >= 500
+
+
+def is_overload(error: ApiError) -> bool:
+    """It concerns every call, not this one. What an admission webhook answers is passed on with the webhook's code."""
+    return error.status in (429, 503) and "admission webhook" not in error.message
 
 
 def problem_of(error: ApiError) -> Problem:
@@ -87,3 +231,12 @@ def problem_of(error: ApiError) -> Problem:
         return Problem(Cause.UNREACHABLE, error.reason or "NoAnswer", error.message)
     quota = error.status == 403 and "exceeded quota" in error.message
     return Problem(Cause.QUOTA if quota else Cause.REFUSED, error.reason or str(error.status), error.message)
+
+
+def _answer() -> Answer:
+    return asyncio.get_running_loop().create_future()
+
+
+def _settle(call: _Call, error: ApiError | None) -> None:
+    if not call.answer.done():
+        call.answer.set_result(error)

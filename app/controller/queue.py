@@ -19,7 +19,8 @@ log = structlog.get_logger()
 class KeyQueue(Generic[K]):
     """``add`` asks for a call of the handler; asking again before it starts changes nothing, while it runs once more.
 
-    A handler that raises is logged and called again after 1 s, 2 s … 60 s; other keys do not notice.
+    A handler that raises is logged and called again after 1 s, 2 s … 60 s; other keys do not notice. One that is
+    costly lets its key ``rest``, so that a stream of requests becomes a few calls.
     """
 
     def __init__(self, handler: Callable[[K], Awaitable[None]]) -> None:
@@ -28,6 +29,7 @@ class KeyQueue(Generic[K]):
         self._running: set[K] = set()
         self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._rests: dict[K, float] = {}
         self._failures: dict[K, int] = {}
 
     async def run(self) -> None:
@@ -42,12 +44,15 @@ class KeyQueue(Generic[K]):
 
     def add(self, key: K) -> None:
         """Handle the key as soon as may be."""
-        self._cancel_timer(key)
         if self._tasks is None:
             return
         if key in self._running:
             self._again.add(key)
+        elif (rested := self._rests.get(key)) and rested > asyncio.get_running_loop().time():
+            self.add_at(key, rested)
         else:
+            self._rests.pop(key, None)
+            self._cancel_timer(key)
             self._running.add(key)
             self._tasks.create_task(self._serve(key), name=f"reconcile {key}")
 
@@ -57,7 +62,11 @@ class KeyQueue(Generic[K]):
         if self._tasks is None or (timer and timer.when() <= when):
             return
         self._cancel_timer(key)
-        self._timers[key] = asyncio.get_running_loop().call_at(when, self.add, key)
+        self._timers[key] = asyncio.get_running_loop().call_at(when, self._due, key)
+
+    def rest(self, key: K, until: float) -> None:
+        """Do not handle the key again before the loop's time ``until`` (seconds)."""
+        self._rests[key] = until
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Run work beside the handlers, to be cancelled with them; what it raises is logged and harms nobody."""
@@ -68,13 +77,16 @@ class KeyQueue(Generic[K]):
 
     async def _serve(self, key: K) -> None:
         try:
-            while True:
-                self._again.discard(key)
-                await self._call(key)
-                if key not in self._again:
-                    return
+            await self._call(key)
         finally:
             self._running.discard(key)
+        if key in self._again:
+            self._again.remove(key)
+            self.add(key)
+
+    def _due(self, key: K) -> None:
+        del self._timers[key]
+        self.add(key)
 
     async def _call(self, key: K) -> None:
         try:
@@ -95,6 +107,7 @@ class KeyQueue(Generic[K]):
             self._cancel_timer(key)
         self._running.clear()
         self._again.clear()
+        self._rests.clear()
         self._failures.clear()
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
+from app.core import hints
 from app.core.injection import inject
 from app.model.agentpool import AgentPool, PoolSpec
 from app.model.meta import API_VERSION, KIND, POOL_LABEL, TEMPLATE_HASH_LABEL
@@ -28,11 +31,12 @@ TRACKING_PREFIXES = (
 def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> dict[str, Any]:
     """The Pod to create: the template, what marks it as ours, and the injection. It shares parts with the template.
 
-    Nothing is copied from the AgentPool's own labels and annotations: they may be a GitOps tool's.
+    It is idle and says so, as far as the template does not say otherwise. Nothing is copied from the AgentPool's own
+    labels and annotations: they may be a GitOps tool's.
     """
     template = spec.template
     meta = template.get("metadata") or {}
-    annotations = {
+    annotations = hints.values(0) | {
         key: value for key, value in (meta.get("annotations") or {}).items() if not key.startswith(TRACKING_PREFIXES)
     }
     metadata = {
@@ -43,11 +47,18 @@ def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> di
             POOL_LABEL: pool.metadata.name,
             TEMPLATE_HASH_LABEL: spec.template_hash or template_hash(template),
         },
-        **({"annotations": annotations} if annotations else {}),
+        "annotations": annotations,
         "ownerReferences": [owner_reference(pool)],
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
     return inject(pod, pool=pool.metadata.name, config_map=config_map)
+
+
+def encode_pods(pool: AgentPool, spec: PoolSpec, *, names: Iterable[str], config_map: str) -> dict[str, bytes]:
+    """The JSON of one pod for each name. They differ in nothing else, so that it is rendered once."""
+    # Its name comes first in a pod's metadata, and before any part of the template.
+    head, tail = msgspec.json.encode(render(pool, spec, name="", config_map=config_map)).split(b'"name":""', 1)
+    return {name: b'%s"name":"%s"%s' % (head, name.encode(), tail) for name in names}
 
 
 def revision(pool: AgentPool, template: Mapping[str, Any], template_hash: str) -> dict[str, Any]:

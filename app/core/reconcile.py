@@ -8,11 +8,13 @@ from typing import Any, Literal
 import msgspec
 
 from app.core import breaker as breakers
+from app.core import hints
 from app.core import rollout as rollouts
 from app.core import status as statuses
 from app.core.agents import PoolAgents
 from app.core.breaker import Breaker
 from app.core.diagnosis import Problem
+from app.core.hints import Hint
 from app.core.rollout import Version
 from app.core.scaling import Decision, Pool, Removal, decide
 from app.core.warmth import Seen, Warmth, join_seconds, restore, warm
@@ -84,7 +86,10 @@ class Plan(msgspec.Struct, frozen=True):
     """What new agents are made from."""
     create: int = 0
     create_reason: str = ""
+    create_urgent: int = 0
+    """So many of them have a session that waits."""
     removals: tuple[Removal, ...] = ()
+    hints: tuple[Hint, ...] = ()
     adopt: tuple[Pod, ...] = ()
     keep_revision: bool = False
     """The version's template is to be kept in the cluster, should it be needed again."""
@@ -159,7 +164,9 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         version=version,
         create=decision.create,
         create_reason=decision.reason,
+        create_urgent=min(decision.create, seen.agents.pending_sessions),
         removals=decision.removals,
+        hints=_hints(seen, version, workers),
         adopt=tuple(pod for pod in seen.orphans if _may_adopt(pod, spec)),
         keep_revision=version.target not in seen.revisions,
         drop_revisions=_unused_revisions(seen, version, spec, workers),
@@ -239,6 +246,13 @@ def _unused_revisions(seen: Observed, version: Version, spec: PoolSpec, workers:
     """Versions that nothing runs and nothing may go back to."""
     used = {version.target, version.stable, spec.template_hash} | {worker.template_hash for worker in workers}
     return tuple(sorted(seen.revisions.keys() - used))
+
+
+def _hints(seen: Observed, version: Version, workers: Sequence[Worker]) -> tuple[Hint, ...]:
+    def chosen_by(template_hash: str) -> frozenset[str]:
+        return hints.chosen(seen.revisions.get(template_hash, version.template))
+
+    return hints.due(workers, chosen_by)
 
 
 def _may_adopt(pod: Pod, spec: PoolSpec) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 
 import msgspec
 
 from app.core.agents import AgentView
 from app.core.diagnosis import HELD, Cause, Problem, diagnose
-from app.model.meta import TEMPLATE_HASH_LABEL
+from app.model.meta import DELETION_COST, SAFE_TO_EVICT, TEMPLATE_HASH_LABEL
 from app.model.pod import Pod
 
 PROBLEM_GRACE = 20.0
@@ -72,6 +73,8 @@ class Worker(msgspec.Struct, frozen=True):
     """Terminating for much longer than its grace period."""
     recheck_at: float | None = None
     """When its state changes though nothing happens (monotonic seconds)."""
+    hints: tuple[str, str] = ("", "")
+    """What its pod says of DELETION_COST and SAFE_TO_EVICT (core/hints)."""
 
     @property
     def free(self) -> int:
@@ -145,9 +148,10 @@ def classify(
                 problem=problem,
                 stuck=stuck,
                 recheck_at=recheck_at if recheck_at is not None and recheck_at > now else None,
+                hints=(meta.annotation(DELETION_COST), meta.annotation(SAFE_TO_EVICT)),
             )
         )
-    return sorted(workers, key=lambda worker: worker.name)
+    return sorted(workers, key=attrgetter("name"))
 
 
 def _state(pod: Pod, agent: AgentView | None, *, inherited: bool, deleting: bool) -> State:

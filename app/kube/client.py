@@ -44,7 +44,11 @@ class _Call(NamedTuple):
 
 
 class Client:
-    """All calls raise ApiError (ApiUnreachable when there was no answer). Bodies are bytes, or what msgspec encodes."""
+    """All calls raise ApiError (ApiUnreachable when there was no answer). Bodies are bytes, or what msgspec encodes.
+
+    A 429 with Retry-After is waited for and tried again here, unless the caller is not ``patient``: for whom so many
+    calls are one concern, an overloaded API server is news.
+    """
 
     def __init__(self, source: Source, endpoint: Endpoint) -> None:
         self._credentials = Credentials(source, endpoint)
@@ -65,8 +69,10 @@ class Client:
     async def get(self, path: str, *, params: Params | None = None, timeout: float = TIMEOUT) -> bytes:
         return await self._request("GET", path, params=params, timeout=timeout)
 
-    async def create(self, path: str, body: Any, *, params: Params | None = None, timeout: float = TIMEOUT) -> bytes:
-        return await self._request("POST", path, body, params=params, timeout=timeout)
+    async def create(
+        self, path: str, body: Any, *, params: Params | None = None, timeout: float = TIMEOUT, patient: bool = True
+    ) -> bytes:
+        return await self._request("POST", path, body, params=params, timeout=timeout, patient=patient)
 
     async def replace(self, path: str, body: Any, *, timeout: float = TIMEOUT) -> bytes:
         return await self._request("PUT", path, body, timeout=timeout)
@@ -78,8 +84,8 @@ class Client:
         query = {"fieldManager": manager, "force": "true" if force else "false", **(params or {})}
         return await self._request("PATCH", path, body, params=query, content_type=APPLY_PATCH)
 
-    async def merge_patch(self, path: str, body: Any, *, timeout: float = TIMEOUT) -> bytes:
-        return await self._request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout)
+    async def merge_patch(self, path: str, body: Any, *, timeout: float = TIMEOUT, patient: bool = True) -> bytes:
+        return await self._request("PATCH", path, body, content_type=MERGE_PATCH, timeout=timeout, patient=patient)
 
     async def json_patch(self, path: str, operations: Any) -> bytes:
         return await self._request("PATCH", path, operations, content_type=JSON_PATCH)
@@ -91,6 +97,7 @@ class Client:
         uid: str | None = None,
         resource_version: str | None = None,
         grace_seconds: int | None = None,
+        patient: bool = True,
     ) -> bytes:
         """Delete the object, only if it is still the one with this uid or resourceVersion."""
         preconditions = {"uid": uid, "resourceVersion": resource_version}
@@ -99,7 +106,7 @@ class Client:
             options["preconditions"] = given
         if grace_seconds is not None:
             options["gracePeriodSeconds"] = grace_seconds
-        return await self._request("DELETE", path, options)
+        return await self._request("DELETE", path, options, patient=patient)
 
     async def watch(self, path: str, params: Params, *, silence: float) -> AsyncGenerator[bytes]:
         """Lines of a watch, until the server ends it; ApiUnreachable when it breaks or is silent for that long."""
@@ -128,18 +135,19 @@ class Client:
         params: Params | None = None,
         content_type: str = JSON,
         timeout: float = TIMEOUT,
+        patient: bool = True,
     ) -> bytes:
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         call = _Call(method, path, data, params, content_type)
         try:
             async with asyncio.timeout(timeout) as limit:
-                return await self._answer(call, limit)
+                return await self._answer(call, limit, tries=TOO_MANY_TRIES if patient else 1)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             metrics.API_REQUESTS.labels(method, "0").inc()
             raise _unreachable(call, error) from error
 
-    async def _answer(self, call: _Call, limit: asyncio.Timeout) -> bytes:
-        renewed, tries = False, 0
+    async def _answer(self, call: _Call, limit: asyncio.Timeout, *, tries: int) -> bytes:
+        renewed = False
         while True:
             endpoint = await self._credentials.current()
             async with self._send(call, endpoint) as answer:
@@ -147,12 +155,12 @@ class Client:
             metrics.API_REQUESTS.labels(call.method, str(answer.status)).inc()
             if answer.status < 300:
                 return content
-            tries += 1
+            tries -= 1
             error = from_response(answer.status, content, answer.headers.get("Retry-After"))
             if answer.status == 401 and not renewed:
                 renewed = True
                 self._credentials.refused(endpoint)
-            elif answer.status == 429 and tries < TOO_MANY_TRIES and _fits(error.retry_after, limit):
+            elif answer.status == 429 and tries > 0 and _fits(error.retry_after, limit):
                 await asyncio.sleep(error.retry_after or 0.0)
             else:
                 raise error

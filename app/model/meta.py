@@ -19,6 +19,9 @@ TEMPLATE_HASH_LABEL = "velda.io/template-hash"
 """On every worker pod: which version of the template it was made from."""
 CONFIG_MAP_ANNOTATION = "velda.io/config-map"
 """On an AgentPool, or on a pod made by hand: the ConfigMap to mount at /run/velda in place of the default."""
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+"""On worker pods: what other controllers of the cluster read before they take one away."""
 MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "velda-apiserver"
 """Our field manager, and the value of the managed-by label on what we create and keep."""
@@ -72,4 +75,7 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel"):
 
     def controller_uid(self) -> str:
         """The uid of the owner that controls this object, empty when there is none."""
-        return next((owner.uid for owner in self.owner_references if owner.controller), "")
+        for owner in self.owner_references:
+            if owner.controller:
+                return owner.uid
+        return ""

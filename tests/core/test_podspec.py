@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.core.podspec import pod_name, render, template_hash
+from app.core.podspec import encode_pods, pod_name, render, template_hash
 from app.core.validation import validate
 from app.model.agentpool import AgentPool, PoolSpec
-from app.model.meta import ObjectMeta
+from app.model.meta import DELETION_COST, SAFE_TO_EVICT, ObjectMeta
 
 
 def template() -> dict[str, Any]:
@@ -22,7 +22,8 @@ def template() -> dict[str, Any]:
     }
 
 
-def rendered(value: dict[str, Any]) -> dict[str, Any]:
+def of(value: dict[str, Any]) -> tuple[AgentPool, PoolSpec]:
+    """A pool with that template."""
     spec = validate("cpu", {"autoscaler": {"maxReplicas": 1, "minIdle": 0, "maxIdle": 0}, "template": value})
     assert isinstance(spec, PoolSpec)
     meta = ObjectMeta(
@@ -32,7 +33,12 @@ def rendered(value: dict[str, Any]) -> dict[str, Any]:
         labels={"app.kubernetes.io/instance": "argo-app"},
         annotations={"argocd.argoproj.io/tracking-id": "x"},
     )
-    return render(AgentPool(metadata=meta), spec, name="cpu-1", config_map="velda-config")
+    return AgentPool(metadata=meta), spec
+
+
+def rendered(value: dict[str, Any]) -> dict[str, Any]:
+    pool, spec = of(value)
+    return render(pool, spec, name="cpu-1", config_map="velda-config")
 
 
 def test_the_whole_pod() -> None:
@@ -48,7 +54,11 @@ def test_the_whole_pod() -> None:
                 "velda.io/pool": "cpu",
                 "velda.io/template-hash": template_hash(value),
             },
-            "annotations": {"example.com/team": "ml"},
+            "annotations": {
+                "controller.kubernetes.io/pod-deletion-cost": "0",
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "true",
+                "example.com/team": "ml",
+            },
             "ownerReferences": [
                 {
                     "apiVersion": "velda.io/v1",
@@ -95,7 +105,24 @@ def test_the_template_is_not_changed() -> None:
 def test_no_gitops_tool_takes_the_pod_for_its_own(annotation: str) -> None:
     value = template()
     value["metadata"]["annotations"] = {annotation: "x"}
-    assert "annotations" not in rendered(value)["metadata"]
+    assert annotation not in rendered(value)["metadata"]["annotations"]
+
+
+def test_what_the_template_says_of_eviction_stands() -> None:
+    value = template()
+    value["metadata"]["annotations"] = {SAFE_TO_EVICT: "false"}
+    assert rendered(value)["metadata"]["annotations"] == {SAFE_TO_EVICT: "false", DELETION_COST: "0"}
+
+
+def test_pods_that_differ_in_their_names_alone_are_encoded_as_each_by_itself() -> None:
+    value = template()
+    value["spec"]["containers"][0]["env"] = [{"name": "", "value": '"name":""'}]
+    pool, spec = of(value)
+    encoded = encode_pods(pool, spec, names=["cpu-1", "cpu-2"], config_map="velda-config")
+    assert encoded == {
+        name: msgspec.json.encode(render(pool, spec, name=name, config_map="velda-config")) for name in encoded
+    }
+    assert list(encoded) == ["cpu-1", "cpu-2"]
 
 
 def test_the_hash_follows_content_not_order() -> None:

@@ -1,0 +1,103 @@
+"""New agents: the batch that a plan wants, and what it means to the pool when some of it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from functools import partial
+
+import msgspec
+import structlog
+
+from app.controller.actuator import Answer, problem_of
+from app.controller.parts import Parts, Subject
+from app.core import breaker as breakers
+from app.core.diagnosis import Problem
+from app.core.podspec import encode_pods, pod_name
+from app.core.reconcile import Plan
+from app.kube.errors import ApiError
+from app.model.agentpool import PoolSpec
+from app.model.meta import CONFIG_MAP_ANNOTATION, NamespacedName
+
+log = structlog.get_logger()
+
+
+class Creations:
+    """Asks for pods; each answer changes the pool's expectations and its breaker at once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def start(self, subject: Subject, plan: Plan) -> None:
+        """Expect what the plan creates, and create it beside the next reconcile."""
+        key, state = subject.key, subject.state
+        if not plan.create or not plan.version or not isinstance(state.spec, PoolSpec):
+            return
+        now = asyncio.get_running_loop().time()
+        config_map = subject.pool.metadata.annotation(CONFIG_MAP_ANNOTATION) or self._parts.config_maps.name
+        names = [pod_name(key.name, secrets.token_hex(4)) for _ in range(plan.create)]
+        spec = msgspec.structs.replace(state.spec, template=plan.version.template, template_hash=plan.version.target)
+        bodies = encode_pods(subject.pool, spec, names=names, config_map=config_map)
+        for name in names:
+            state.expectations.expect_creation(name, now=now)
+        log.info("creating agents", pool=str(key), count=plan.create, reason=plan.create_reason)
+        self._parts.queue.spawn(self._create(subject, bodies, plan), name=f"create for {key}")
+
+    async def _create(self, subject: Subject, bodies: dict[str, bytes], plan: Plan) -> None:
+        key = subject.key
+        await self._parts.config_maps.ensure(key.namespace)
+        answers = []
+        for number, (name, body) in enumerate(bodies.items()):
+            answer = self._parts.actuator.create(
+                NamespacedName(key.namespace, name),
+                body,
+                pool=key,
+                urgent=number < plan.create_urgent,
+                doubtful=partial(self._failed, subject),
+            )
+            answer.add_done_callback(partial(self._answered, subject, name))
+            answers.append(answer)
+        results = await asyncio.gather(*answers, return_exceptions=True)
+        if made := results.count(None):
+            agents = "1 agent" if made == 1 else f"{made} agents"
+            self._parts.events.record(subject.pool, "Normal", "Created", f"Created {agents}: {plan.create_reason}")
+
+    def _answered(self, subject: Subject, name: str, answer: Answer) -> None:
+        state = subject.state
+        error = None if answer.cancelled() else answer.result()
+        if answer.cancelled() or error:
+            state.expectations.creation_failed(name)
+        if error:
+            self._failed(subject, error)
+        elif not answer.cancelled():
+            if not state.breaker.circuits:
+                return
+            state.breaker = breakers.created(state.breaker)
+        self._parts.queue.add(subject.key)
+
+    def _failed(self, subject: Subject, error: ApiError) -> None:
+        state, problem = subject.state, problem_of(error)
+        now = asyncio.get_running_loop().time()
+        news = state.breaker.blocked_until(now) is None
+        state.breaker = breakers.failed(
+            state.breaker,
+            problem,
+            template_hash=state.breaker.template_hash,
+            now=now,
+            wall=time.time(),
+            jitter=random.random(),  # noqa: S311  spreads retries; no secret
+        )
+        if news:
+            self.tell_failure(subject, problem)
+
+    def tell_failure(self, subject: Subject, problem: Problem) -> None:
+        """Say that the pool gets no agent now, to whoever looks at it."""
+        now = asyncio.get_running_loop().time()
+        wait = max(0.0, (subject.state.breaker.blocked_until(now) or now) - now)
+        self._parts.cache.report_error(subject.key, str(problem), time.time())
+        cause, error = problem.cause.value, str(problem)
+        log.warning("no agent", pool=str(subject.key), cause=cause, error=error, retry_in_seconds=round(wait, 1))
+        text = f"{problem} (next try in {wait:.0f} s)"
+        self._parts.events.record(subject.pool, "Warning", "CreateFailed", text)

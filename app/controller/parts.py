@@ -1,0 +1,77 @@
+"""What the controller's parts share: the clients that they act through, and what is remembered of each pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.controller.actuator import Actuator
+from app.controller.cache import PoolCache
+from app.controller.config_maps import ConfigMaps
+from app.controller.queue import KeyQueue
+from app.core import breaker as breakers
+from app.core.agents import AgentDirectory
+from app.core.expectations import Expectations
+from app.core.reconcile import Memory
+from app.kube.client import Client
+from app.kube.events import EventRecorder
+from app.model.agentpool import AgentPool, FieldError, PoolSpec
+from app.model.meta import NamespacedName
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """For one term of leadership."""
+
+    client: Client
+    cache: PoolCache
+    agents: AgentDirectory
+    events: EventRecorder
+    config_maps: ConfigMaps
+    actuator: Actuator
+    queue: KeyQueue[NamespacedName]
+
+
+@dataclass(frozen=True)
+class SentHint:
+    """``at`` is when it was answered (monotonic seconds), None until then."""
+
+    annotations: Mapping[str, str]
+    at: float | None = None
+
+
+class Hinted:
+    """A pool's hints: the last one of each pod by uid, and whether some wait for those under way."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, SentHint] = {}
+        self.in_flight = 0
+        self.left = False
+
+
+class PoolState:
+    """What this process remembers of one AgentPool while it leads."""
+
+    def __init__(self, uid: str, memory: Memory) -> None:
+        self.uid = uid
+        self.memory = memory
+        self.breaker = breakers.CLOSED
+        self.expectations = Expectations()
+        self.spec: PoolSpec | Sequence[FieldError] = ()
+        self.spec_generation = -1
+        self.revision_asked = float("-inf")
+        self.status_at = float("-inf")
+        self.status_in_flight = False
+        self.status_sent: tuple[str, Mapping[str, Any]] | None = None
+        """The last status sent, with the resourceVersion of the pool that it was made from."""
+        self.hinted = Hinted()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pool that a plan is carried out for, as it was when the plan was made."""
+
+    key: NamespacedName
+    pool: AgentPool
+    state: PoolState

@@ -1,0 +1,52 @@
+"""Agents that go: out of dispatch first, then their pods; back into dispatch when the API server does not delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from app.controller.actuator import Answer
+from app.controller.parts import Parts, Subject
+from app.core import breaker as breakers
+from app.core.scaling import Removal
+from app.core.workers import State
+from app.model.meta import NamespacedName
+
+log = structlog.get_logger()
+
+
+class Removals:
+    """Asks for deletions, each with the uid of the pod that is meant."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def start(self, subject: Subject, removals: Sequence[Removal]) -> None:
+        now = asyncio.get_running_loop().time()
+        key, state = subject.key, subject.state
+        for removal in removals:
+            worker = removal.worker
+            if not self._parts.agents.drain(key, worker.name) and worker.state in (State.IDLE, State.PENDING):
+                continue  # a session was dispatched to it in the same instant
+            state.expectations.expect_deletion(worker.uid, now=now)
+            log.info("deleting agent", pool=str(key), pod=worker.name, state=worker.state.value, reason=removal.reason)
+            pod = NamespacedName(key.namespace, worker.name)
+            answer = self._parts.actuator.delete(pod, uid=worker.uid, pool=key)
+            answer.add_done_callback(partial(self._answered, subject, removal))
+
+    def _answered(self, subject: Subject, removal: Removal, answer: Answer) -> None:
+        if answer.cancelled():
+            return
+        worker, events = removal.worker, self._parts.events
+        error = answer.result()
+        if error is None:
+            events.record(subject.pool, "Normal", "Deleted", f"Deleted agent {worker.name}: {removal.reason}")
+            return
+        self._parts.agents.undrain(subject.key, worker.name)
+        subject.state.expectations.deletion_failed(worker.uid)
+        log.error("agent not deleted", pool=str(subject.key), pod=worker.name, error=str(error))
+        events.record(subject.pool, "Warning", "DeleteFailed", f"Agent {worker.name} not deleted: {error.message}")
+        self._parts.queue.add_at(subject.key, asyncio.get_running_loop().time() + breakers.FIRST_DELAY)
