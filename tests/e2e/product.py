@@ -11,7 +11,7 @@ import grpc
 import yaml
 
 from app.proto import velda_pb2, velda_pb2_grpc
-from tests.support.cluster import Fleet
+from tests.support.cluster import Isolated
 from tests.support.running import CHECKOUT
 
 NAMESPACE = "velda"
@@ -21,13 +21,13 @@ EXAMPLES = CHECKOUT / "examples"
 class Product:
     """An installed release ``velda``, seen by an administrator of the cluster."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.kubectl = fleet.kubectl
-        self.namespace = fleet.namespace
+    def __init__(self, stage: Isolated) -> None:
+        self.stage = stage
+        self.kubectl = stage.kubectl
+        self.namespace = stage.namespace
 
     def install(self, *args: str) -> None:
-        self.fleet.helm(
+        self.stage.helm(
             "install",
             "velda",
             "chart",
@@ -40,7 +40,7 @@ class Product:
 
     def uninstall(self) -> None:
         self.kubectl("delete", "agentpools", "--all", "--all-namespaces", "--timeout=90s")
-        self.fleet.helm("uninstall", "velda", f"--namespace={NAMESPACE}", "--wait", "--timeout=90s")
+        self.stage.helm("uninstall", "velda", f"--namespace={NAMESPACE}", "--wait", "--timeout=90s")
 
     def restart(self) -> None:
         self.kubectl("rollout", "restart", "deployment/velda-apiserver", f"--namespace={NAMESPACE}")
@@ -49,7 +49,7 @@ class Product:
     @property
     def broker(self) -> str:
         """What gRPC dials."""
-        return self.fleet.address("velda-apiserver", 50051, namespace=NAMESPACE)
+        return self.stage.address("velda-apiserver", 50051, namespace=NAMESPACE)
 
     def apply(self, *manifests: Mapping[str, Any], namespace: str) -> None:
         self.kubectl("apply", f"--namespace={namespace}", "--filename=-", input=yaml.safe_dump_all(manifests))
@@ -83,18 +83,18 @@ class Product:
         )
 
     def status(self, pool: str, *, namespace: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.fleet.get("agentpool", pool, f"--namespace={namespace}")["status"]
+        found: dict[str, Any] = self.stage.get("agentpool", pool, f"--namespace={namespace}")["status"]
         return found
 
     def pods(self, pool: str, *, namespace: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.fleet.get("pods", f"--selector=velda.io/pool={pool}", f"-n={namespace}")[
+        found: list[dict[str, Any]] = self.stage.get("pods", f"--selector=velda.io/pool={pool}", f"-n={namespace}")[
             "items"
         ]
         return found
 
     def events(self, pool: str, *, namespace: str) -> list[str]:
         """Reasons of the events on the pool."""
-        found = self.fleet.get("events", f"--field-selector=involvedObject.name={pool}", f"--namespace={namespace}")
+        found = self.stage.get("events", f"--field-selector=involvedObject.name={pool}", f"--namespace={namespace}")
         return [event["reason"] for event in found["items"]]
 
 

@@ -37,9 +37,9 @@ def test_a_bad_pool_that_got_past_the_webhook_says_so_itself_and_stops_no_other(
 @pytest.fixture
 async def webhook(velda: Product) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the webhook Service that verifies the certificate as the API server does."""
-    data = velda.fleet.get("secret", "velda-apiserver-tls", f"--namespace={NAMESPACE}")["data"]
+    data = velda.stage.get("secret", "velda-apiserver-tls", f"--namespace={NAMESPACE}")["data"]
     context = ssl.create_default_context(cadata=base64.b64decode(data["ca.crt"]).decode())
-    socket = velda.fleet.address("velda-apiserver-webhook", 443, namespace=NAMESPACE).removeprefix("unix:")
+    socket = velda.stage.address("velda-apiserver-webhook", 443, namespace=NAMESPACE).removeprefix("unix:")
     host = f"https://velda-apiserver-webhook.{NAMESPACE}.svc"
     transport = httpx.AsyncHTTPTransport(uds=socket, verify=context)
     async with httpx.AsyncClient(transport=transport, base_url=host) as client:

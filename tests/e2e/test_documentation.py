@@ -24,7 +24,7 @@ def documented(velda: Product) -> Iterator[Product]:
         velda.wait(name, namespace="default", idleReplicas=agents, timeout=60)
     yield velda
     velda.kubectl("delete", "agentpool", "--all", "--namespace=default", "--timeout=90s")
-    assert velda.fleet.get("pods", "--namespace=default")["items"] == []
+    assert velda.stage.get("pods", "--namespace=default")["items"] == []
 
 
 def test_the_examples_are_the_documentations_own() -> None:
@@ -58,7 +58,7 @@ def test_view_pool_details(documented: Product) -> None:
 def test_get_pool_as_yaml_shows_what_the_user_wrote(documented: Product) -> None:
     said = documented.kubectl("get", "agentpool", "shell", "-n", "default", "-o", "yaml").stdout
     assert "--pool=shell" in said
-    spec = documented.fleet.get("agentpool", "shell", "-n=default")["spec"]["template"]["spec"]
+    spec = documented.stage.get("agentpool", "shell", "-n=default")["spec"]["template"]["spec"]
     assert len(spec["volumes"]) == len(spec["containers"][0]["volumeMounts"]) == 1
 
 
@@ -66,7 +66,7 @@ def test_update_a_pool(documented: Product, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("KUBE_EDITOR", "sed -i 's/maxIdle: 3/maxIdle: 4/'")
     done = documented.kubectl("edit", "agentpool", "gpu-pool", "-n", "default")
     assert "edited" in done.stdout
-    generation = documented.fleet.get("agentpool", "gpu-pool", "-n=default")["metadata"]["generation"]
+    generation = documented.stage.get("agentpool", "gpu-pool", "-n=default")["metadata"]["generation"]
     documented.wait("gpu-pool", namespace="default", observedGeneration=generation)
     documented.kubectl("apply", "-f", str(EXAMPLES / "gpu-pool.yaml"))
 
@@ -118,7 +118,7 @@ def test_pods_of_a_pool_without_volumes_carry_the_configuration(documented: Prod
     container = pod["spec"]["containers"][0]
     assert "/run/velda" in [mount["mountPath"] for mount in container["volumeMounts"]]
     assert container["args"] == ["--pool=bare"]
-    stored = documented.fleet.get("agentpool", "bare", "-n=default")["spec"]["template"]
+    stored = documented.stage.get("agentpool", "bare", "-n=default")["spec"]["template"]
     assert stored == pool("bare")["spec"]["template"]
 
 

@@ -75,7 +75,7 @@ def test_a_bad_pool_is_refused_with_its_field(velda: Product, manifest: Manifest
     namespace = velda.namespace()
     said = velda.refuse(manifest, namespace=namespace)
     assert named in said
-    assert velda.fleet.get("agentpools", f"--namespace={namespace}")["items"] == []
+    assert velda.stage.get("agentpools", f"--namespace={namespace}")["items"] == []
 
 
 def test_all_mistakes_are_told_at_once(velda: Product) -> None:

@@ -120,7 +120,7 @@ async def test_15_a_deleted_pool_ends_its_sessions_and_leaves_nothing(
     await asyncio.to_thread(velda.kubectl, "delete", "agentpool", "p", f"-n={namespace}", "--timeout=60s")
     assert velda.pods("p", namespace=namespace) == []
     assert [each for each in await sessions.list() if each.pool in ("p", f"{namespace}/p")] == []
-    left = velda.fleet.get("configmaps,controllerrevisions.apps", f"--namespace={namespace}")["items"]
+    left = velda.stage.get("configmaps,controllerrevisions.apps", f"--namespace={namespace}")["items"]
     assert [item["metadata"]["name"] for item in left] == ["kube-root-ca.crt"]
 
 
@@ -128,7 +128,7 @@ def test_explain_says_why_by_the_current_context(velda: Product, namespace: str)
     velda.apply(pool("p"), namespace=namespace)
     velda.wait("p", namespace=namespace, idleReplicas=1)
     command = [sys.executable, "-m", "app", "explain", "p", "-n", namespace]
-    environment = {**os.environ, "KUBECONFIG": str(velda.fleet.kubeconfig)}
+    environment = {**os.environ, "KUBECONFIG": str(velda.stage.kubeconfig)}
     done = subprocess.run(command, env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert f"{namespace}/p has 1 agent of at most 5 (1 idle)" in done.stdout
     assert "below minIdle 1" in done.stdout
