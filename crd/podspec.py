@@ -32,9 +32,11 @@ def pod_spec(document: Mapping[str, Any]) -> Schema:
 
 
 def _expand(definitions: Mapping[str, Schema], name: str) -> Schema:
-    if name in (QUANTITY, INT_OR_STRING):
-        either: Schema = {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
-        return {**either, "pattern": QUANTITY_PATTERN} if name == QUANTITY else either
+    if name == QUANTITY:
+        # No type has both strings and all numbers, and `cpu: 0.5` is right in any Pod. The pattern is for strings.
+        return {"pattern": QUANTITY_PATTERN, "x-kubernetes-preserve-unknown-fields": True}
+    if name == INT_OR_STRING:
+        return {"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}
     return _convert(definitions, definitions[name], left_out=LEFT_OUT.get(name, set()))
 
 

@@ -66,8 +66,16 @@ def test_velda_yaml_takes_what_else_agents_need(tmp_path: Path) -> None:
 def test_the_documentations_address_leads_to_the_broker(defaults: list[Manifest]) -> None:
     alias = pick(defaults, "Service", NAME, "default")
     assert alias["spec"]["externalName"] == f"{NAME}.{NAMESPACE}.svc.cluster.local"
-    own = [item for item in render("broker.aliasNamespaces={velda}") if item["kind"] == "Service"]
-    assert all("externalName" not in item["spec"] for item in own)
+    assert not aliases(render("broker.aliasNamespaces={velda}")), "the Service itself has the name"
+    assert aliases(render("broker.aliasNamespaces={velda}", release="b")) == ["velda"]
+    assert not aliases(render("broker.aliasNamespaces=null"))
+
+
+def aliases(manifests: list[Manifest]) -> list[str]:
+    """Namespaces with an alias of the broker's Service."""
+    services = [item for item in manifests if item["kind"] == "Service" and "externalName" in item["spec"]]
+    assert {item["metadata"]["name"] for item in services} <= {NAME}
+    return [item["metadata"]["namespace"] for item in services]
 
 
 def test_only_the_leader_is_behind_the_brokers_service(defaults: list[Manifest]) -> None:
@@ -80,10 +88,9 @@ def test_only_the_leader_is_behind_the_brokers_service(defaults: list[Manifest])
 
 def test_no_service_selects_the_pod_of_a_hook(defaults: list[Manifest]) -> None:
     selector = pick(defaults, "Service", f"{NAME}-webhook")["spec"]["selector"]
-    job = pick(defaults, "Job", f"{NAME}-uninstall")["spec"]["template"]["metadata"]["labels"]
-    test = pick(defaults, "Pod", f"{NAME}-selftest")["metadata"]["labels"]
-    assert not selector.items() <= job.items()
-    assert not selector.items() <= test.items()
+    jobs = [item["spec"]["template"] for item in defaults if item["kind"] == "Job"]
+    for pod in (*jobs, pick(defaults, "Pod", f"{NAME}-selftest")):
+        assert not selector.items() <= pod["metadata"]["labels"].items()
 
 
 def test_a_change_of_the_configuration_rolls_the_deployment(defaults: list[Manifest]) -> None:
@@ -105,8 +112,8 @@ def test_two_replicas_are_spread_and_not_drained_together(defaults: list[Manifes
 
 
 def test_pods_run_without_any_privilege(defaults: list[Manifest]) -> None:
-    deployment, job = pick(defaults, "Deployment", NAME), pick(defaults, "Job", f"{NAME}-uninstall")
-    specs = [item["spec"]["template"]["spec"] for item in (deployment, job)]
+    specs = [item["spec"]["template"]["spec"] for item in defaults if item["kind"] in ("Deployment", "Job")]
+    assert len(specs) == 3
     for spec in (*specs, pick(defaults, "Pod", f"{NAME}-selftest")["spec"]):
         container = spec["containers"][0]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -201,15 +208,24 @@ def test_the_crd_can_be_kept_or_left_to_others(defaults: list[Manifest]) -> None
     assert not [item for item in render("crds.install=false") if item["kind"] == "CustomResourceDefinition"]
 
 
-@pytest.mark.parametrize("value", ["crds.keep=true", "crds.install=false"])
-def test_pools_that_stay_are_released_after_the_release_is_gone(value: str, defaults: list[Manifest]) -> None:
-    def hook(manifests: list[Manifest]) -> tuple[str, str]:
-        job = pick(manifests, "Job", f"{NAME}-uninstall")
-        (container,) = job["spec"]["template"]["spec"]["containers"]
-        return job["metadata"]["annotations"]["helm.sh/hook"], container["args"][1]
+def uninstall_jobs(manifests: list[Manifest]) -> dict[str, str]:
+    """Which hook does what with the pools."""
+    jobs = [item for item in manifests if item["kind"] == "Job"]
+    return {
+        job["metadata"]["annotations"]["helm.sh/hook"]: job["spec"]["template"]["spec"]["containers"][0]["args"][1]
+        for job in jobs
+    }
 
-    assert hook(defaults) == ("pre-delete", "--pools=delete")
-    assert hook(render(value)) == ("post-delete", "--pools=release")
+
+@pytest.mark.parametrize("value", ["crds.keep=true", "crds.install=false"])
+def test_pools_that_stay_are_released_after_the_release_is_gone(value: str) -> None:
+    assert uninstall_jobs(render(value)) == {"post-delete": "--pools=release"}
+
+
+def test_pools_go_before_the_release_and_none_that_comes_later_holds_the_crd(defaults: list[Manifest]) -> None:
+    assert uninstall_jobs(defaults) == {"pre-delete": "--pools=delete", "post-delete": "--pools=release"}
+    account = pick(defaults, "ServiceAccount", f"{NAME}-uninstall")
+    assert account["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete,post-delete"
 
 
 def test_names_follow_the_release() -> None:

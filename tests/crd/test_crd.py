@@ -164,6 +164,16 @@ def test_pod_fields_of_a_newer_kubernetes_and_template_labels_are_kept(crd: Clus
     assert stored == expected
 
 
+@pytest.mark.parametrize("cpu", [0.5, 1, "0.5", "500m", "1e-1"])
+def test_a_quantity_may_be_whatever_it_may_be_in_a_pod(crd: Cluster, namespace: str, cpu: float | str) -> None:
+    manifest = pool()
+    manifest["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": cpu}}
+    apply(crd, manifest, namespace)
+    stored = crd.get("agentpool", "shell", f"-n={namespace}")["spec"]["template"]["spec"]
+    assert stored["containers"][0]["resources"] == {"limits": {"cpu": cpu}}
+    assert crd.kubectl("diff", f"-n={namespace}", "-f", "-", input=json.dumps(manifest)).stdout == ""
+
+
 def test_names_columns_and_categories(crd: Cluster, namespace: str) -> None:
     apply(crd, pool(), namespace)
     for kind in ("ap", "agentpool", "agentpools.velda.io", "all"):
