@@ -13,7 +13,7 @@ import msgspec
 from app import __version__
 from app.kube.credentials import Credentials
 from app.kube.endpoint import Endpoint, Source
-from app.kube.errors import ApiUnreachable, from_response
+from app.kube.errors import ApiError, ApiUnreachable, from_response
 from app.model.meta import MANAGER
 from app.obs import metrics
 
@@ -216,7 +216,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
         parts.append(rest)
         size += len(rest)
         if size > LINE_LIMIT:
-            raise ApiUnreachable(f"a watch event is longer than {LINE_LIMIT} bytes")
+            raise ApiError(413, "TooLarge", f"a watch event is longer than {LINE_LIMIT} bytes")
 
 
 def _unreachable(call: _Call, error: BaseException) -> ApiUnreachable:

@@ -11,6 +11,7 @@ import pytest
 import structlog
 from aiohttp import web
 
+from app.kube import client as client_module
 from app.kube import informer as module
 from app.kube import paths
 from app.kube.client import Client
@@ -307,6 +308,15 @@ async def test_an_event_of_two_mebibytes_arrives(watch: Watch, follower: Followe
     known = follower.get("big")
     assert known
     assert len(known.metadata.annotation("note")) == 2 << 20
+
+
+async def test_an_event_that_is_too_long_is_not_asked_for_again(
+    watch: Watch, follower: Follower, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "LINE_LIMIT", 1000)
+    script.lists = [page(pod("a", version=3), pod("b", version=4), version=40)]
+    watch.send(b"x" * 2000)
+    assert (await script.watch()).query["resourceVersion"] == "40"
 
 
 async def test_a_listener_that_fails_stops_nothing(client: Client, script: Script) -> None:
