@@ -17,7 +17,7 @@ from app.kube import paths
 from app.kube.client import Client
 from app.kube.config import connect
 from app.kube.errors import ApiError
-from app.model.meta import FINALIZER, MANAGED_BY_LABEL, MANAGER, ObjectMeta
+from app.model.meta import API_VERSION, FINALIZER, KIND, MANAGED_BY_LABEL, MANAGER, POOL_LABEL, ObjectMeta
 from app.settings import Kubernetes, SettingsError
 
 POLL = 1.0
@@ -55,6 +55,7 @@ async def _run(pools: Literal["delete", "release"], namespaces: Sequence[str], c
             await release_pools(client, namespaces=settings.watched)
             return
         await delete_pools(client, namespaces=settings.watched, timeout=timeout)
+        await delete_dependents(client, namespaces=settings.watched)
         if config_map:
             await delete_config_maps(client, namespaces=settings.watched, name=config_map)
 
@@ -87,6 +88,18 @@ async def release_pools(client: Client, *, namespaces: Sequence[str]) -> None:
             body = {"metadata": {"resourceVersion": pool.resource_version, "finalizers": others}}
             await _settle(client.merge_patch(paths.agentpool(pool.key), body))
     raise ApiError(409, "Conflict", f"AgentPools got the finalizer {FINALIZER} back {RELEASE_TRIES} times")
+
+
+async def delete_dependents(client: Client, *, namespaces: Sequence[str]) -> None:
+    """Delete what AgentPools own. The garbage collector may not get to it before the CRD goes, and then never does."""
+    query = {"labelSelector": POOL_LABEL}
+    for namespace in namespaces or (None,):
+        for path in (paths.pods, paths.controller_revisions):
+            for item in msgspec.json.decode(await client.get(path(namespace), params=query), type=_List).items:
+                meta = item.metadata
+                if any((owner.api_version, owner.kind) == (API_VERSION, KIND) for owner in meta.owner_references):
+                    log.info("deleting what an AgentPool owned", name=str(meta.key))
+                    await _settle(client.delete(f"{path(meta.namespace)}/{meta.name}", uid=meta.uid))
 
 
 async def delete_config_maps(client: Client, *, namespaces: Sequence[str], name: str) -> None:

@@ -13,8 +13,8 @@ from app import uninstall
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
-from app.model.meta import FINALIZER, MANAGED_BY_LABEL, MANAGER
-from app.uninstall import delete_config_maps, delete_pools, release_pools, run
+from app.model.meta import FINALIZER, MANAGED_BY_LABEL, MANAGER, POOL_LABEL
+from app.uninstall import delete_config_maps, delete_dependents, delete_pools, release_pools, run
 from tests.support.cluster import Cluster
 from tests.support.running import CHECKOUT
 
@@ -176,6 +176,26 @@ async def test_there_is_nothing_to_do_without_a_crd(
     monkeypatch.setattr(paths, "agentpools", lambda _: "/apis/velda.io/v9/agentpools")
     await delete_pools(client, namespaces=[], timeout=60)
     await release_pools(client, namespaces=[])
+
+
+async def test_what_pools_own_does_not_wait_for_the_garbage_collector(
+    crd: Cluster, client: Client, namespace: str
+) -> None:
+    make_pool(crd, namespace, "owner")
+    uid = crd.get("agentpool", "owner", f"-n={namespace}")["metadata"]["uid"]
+    owner = {"apiVersion": "velda.io/v1", "kind": "AgentPool", "name": "owner", "uid": uid, "controller": True}
+    for kind, name, owners in (("pod", "worker", [owner]), ("pod", "users", []), ("revision", "template", [owner])):
+        metadata = {"name": name, "labels": {POOL_LABEL: "owner"}, "ownerReferences": owners}
+        manifest: dict[str, Any] = {
+            "pod": {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "agent", "image": "a"}]}},
+            "revision": {"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": {}},
+        }[kind]
+        manifest["metadata"] = metadata
+        crd.kubectl("create", f"-n={namespace}", "--filename=-", input=json.dumps(manifest))
+    await delete_dependents(client, namespaces=[namespace])
+    crd.kubectl("wait", "pod/worker", f"-n={namespace}", "--for=delete", "--timeout=60s")
+    left = crd.kubectl("get", "pods,controllerrevisions", f"-n={namespace}", "--output=name").stdout.split()
+    assert left == ["pod/users"]
 
 
 async def test_config_maps_go_only_where_we_made_them(crd: Cluster, client: Client, namespace: str) -> None:

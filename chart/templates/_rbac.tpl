@@ -107,6 +107,12 @@ annotations: {{- . | nindent 2 }}
 - apiGroups: [velda.io]
   resources: [agentpools]
   verbs: [list, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, delete]
+- apiGroups: [apps]
+  resources: [controllerrevisions]
+  verbs: [list, delete]
 {{- if .Values.agents.createConfigMap }}
 - apiGroups: [""]
   resources: [configmaps]

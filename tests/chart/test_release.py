@@ -52,12 +52,12 @@ class Release:
     def clean(self) -> None:
         """Remove whatever there is, in whatever state a failed test has left it."""
         self.fleet.helm("uninstall", "velda", f"--namespace={NAMESPACE}", "--no-hooks", "--ignore-not-found")
-        if self.kubectl("get", "crd", CRD, check=False).returncode == 0:
-            for pool in self.fleet.get("agentpools", "--all-namespaces")["items"]:
-                where = (f"--namespace={pool['metadata']['namespace']}", "--type=merge")
-                patch = json.dumps({"metadata": {"finalizers": None}})
-                self.kubectl("patch", "agentpool", pool["metadata"]["name"], *where, f"--patch={patch}", check=False)
-            self.kubectl("delete", "crd", CRD, "--timeout=60s")
+        listed = self.kubectl("get", "agentpools", "--all-namespaces", "--output=json", check=False)
+        for pool in json.loads(listed.stdout)["items"] if listed.returncode == 0 else ():
+            where = (f"--namespace={pool['metadata']['namespace']}", "--type=merge")
+            patch = json.dumps({"metadata": {"finalizers": None}})
+            self.kubectl("patch", "agentpool", pool["metadata"]["name"], *where, f"--patch={patch}", check=False)
+        self.kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s")
         if self._namespaces:
             self.kubectl("delete", "namespace", *self._namespaces, "--timeout=60s")
 
