@@ -34,7 +34,7 @@ lint: tools  ## Style, types, layers and the chart
 test: lint node-tools  ## All checks and all tests; ARGS='-k name' passes arguments to pytest
 	$(RUN) pytest $(ARGS)
 
-demo: tools  ## The product's story in the terminal, on a real control plane, in under two minutes
+demo: node-tools  ## The product's story in the terminal, on a real control plane, in under two minutes
 	$(RUN) python -m tests.support.demo
 
 bench: tools  ## Measurements on the fleet stage

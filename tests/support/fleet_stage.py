@@ -9,9 +9,10 @@ from tests.support import kwok, workers
 from tests.support.api import Api
 from tests.support.doors import Doors
 from tests.support.kubelet import LABEL, VALUE, ProcessKubelet
+from tests.support.logserver import LogServer
 from tests.support.netns import loopback_up
 from tests.support.plane import Network, Plane
-from tests.support.process import Children
+from tests.support.process import Children, free_port
 from tests.support.proxy import ServiceProxy
 from tests.support.running import CHECKOUT, Context, Running
 
@@ -38,6 +39,7 @@ async def start(context: Context) -> Running:
         cidr=_POD_CIDR,
         unmanaged={LABEL: VALUE},
         own_deletion=workers.POOL_LABEL,
+        node_port=(node_port := free_port()),
     )
     (directory / "agents").mkdir()
     await children.start(
@@ -53,6 +55,7 @@ async def start(context: Context) -> Running:
         async with asyncio.TaskGroup() as group:
             group.create_task(proxy.run())
             group.create_task(kubelet.run())
+            group.create_task(LogServer(pod_logs, pki=plane.pki).run(node_port))
             group.create_task(Doors(api, sockets).run())
             group.create_task(children.watch())
 

@@ -45,7 +45,7 @@ def echo(fleet: Fleet) -> Iterator[str]:
     fleet.kubectl("apply", f"--filename={ECHO}", f"--namespace={namespace}")
     fleet.kubectl("rollout", "status", "deployment/echo", f"--namespace={namespace}", "--timeout=60s")
     yield namespace
-    fleet.kubectl("delete", "namespace", namespace)
+    fleet.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def pods(fleet: Fleet, namespace: str) -> list[Any]:
@@ -71,6 +71,14 @@ def test_two_replicas_listen_on_one_port_and_share_the_service(fleet: Fleet, ech
 
 def test_nothing_of_the_pod_is_mounted_or_left_on_the_machine(echo: str) -> None:
     assert not Path("/etc/echo").exists()
+
+
+def test_kubectl_logs_shows_what_it_printed(fleet: Fleet, echo: str) -> None:
+    ask(fleet, echo)
+    pod = pods(fleet, echo)[0]["metadata"]["name"]
+    printed = fleet.kubectl("logs", pod, "--tail=1", f"--namespace={echo}").stdout
+    assert printed.count("\n") == 1
+    assert '"GET / HTTP/1.1" 200' in printed
 
 
 def test_a_killed_process_is_started_again_under_the_same_pod(fleet: Fleet, echo: str) -> None:

@@ -38,8 +38,9 @@ async def start(
     cidr: str,
     unmanaged: dict[str, str] | None = None,
     own_deletion: str | None = None,
+    node_port: int | None = None,
 ) -> None:
-    """Start kwok and add the nodes of nodes.yaml."""
+    """Start kwok and add the nodes of nodes.yaml; on ``node_port`` of 127.0.0.1 somebody answers for their kubelets."""
     stages = directory / "kwok-stages.yaml"
     stages.write_text(render_stages(unmanaged or {}, own_deletion))
     await children.start(
@@ -49,6 +50,7 @@ async def start(
         f"--kubeconfig={kubeconfig}",
         f"--manage-nodes-with-label-selector={NODE_LABEL}",
         f"--cidr={cidr}",
+        *(() if node_port is None else ("--node-ip=127.0.0.1", f"--node-port={node_port}")),
         f"--server-address=127.0.0.1:{free_port()}",
     )
     kubectl = (tool("kubectl"), f"--kubeconfig={kubeconfig}")
