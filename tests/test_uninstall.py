@@ -186,12 +186,12 @@ async def test_what_pools_own_does_not_wait_for_the_garbage_collector(
     owner = {"apiVersion": "velda.io/v1", "kind": "AgentPool", "name": "owner", "uid": uid, "controller": True}
     for kind, name, owners in (("pod", "worker", [owner]), ("pod", "users", []), ("revision", "template", [owner])):
         metadata = {"name": name, "labels": {POOL_LABEL: "owner"}, "ownerReferences": owners}
-        manifest: dict[str, Any] = {
+        manifests: dict[str, dict[str, Any]] = {
             "pod": {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "agent", "image": "a"}]}},
             "revision": {"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 1, "data": {}},
-        }[kind]
-        manifest["metadata"] = metadata
-        crd.kubectl("create", f"-n={namespace}", "--filename=-", input=json.dumps(manifest))
+        }
+        manifest = json.dumps(manifests[kind] | {"metadata": metadata})
+        crd.kubectl("create", f"-n={namespace}", "--filename=-", input=manifest)
     await delete_dependents(client, namespaces=[namespace])
     crd.kubectl("wait", "pod/worker", f"-n={namespace}", "--for=delete", "--timeout=60s")
     left = crd.kubectl("get", "pods,controllerrevisions", f"-n={namespace}", "--output=name").stdout.split()

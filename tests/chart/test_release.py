@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -76,6 +79,26 @@ class Release:
         where = ("--for=jsonpath={.status.idleReplicas}=1", "--timeout=60s")
         self.kubectl("wait", f"agentpool/{name}", f"--namespace={namespace}", *where)
 
+    @contextlib.contextmanager
+    def admission(self) -> Iterator[None]:
+        """Write AgentPools all the time, by dry run; each of them must be let through."""
+        namespace, manifest, over = self.namespace(), json.dumps(pool("cpu")), threading.Event()
+
+        def write() -> int:
+            count = 0
+            while not over.is_set():
+                self.kubectl("create", f"-n={namespace}", "--dry-run=server", "--filename=-", input=manifest)
+                count += 1
+            return count
+
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            written = threads.submit(write)
+            try:
+                yield
+            finally:
+                over.set()
+            assert written.result() > 0
+
     def pod(self) -> str:
         names = self.fleet.get("pods", f"-n={NAMESPACE}", "-l=app.kubernetes.io/component=server")["items"]
         (name,) = (item["metadata"]["name"] for item in names if "deletionTimestamp" not in item["metadata"])
@@ -129,7 +152,8 @@ def test_upgrade_keeps_what_the_process_filled(release: Release) -> None:
     release.upgrade("--set=replicas=1")
     certificates, pod = secret(), release.pod()
     assert {"ca.crt", "ca.key", "tls.crt", "tls.key"} <= certificates.keys()
-    release.upgrade("--set=log.level=debug")
+    with release.admission():
+        release.upgrade("--set=log.level=debug")
     assert release.pod() != pod, "a change of the configuration rolls the Deployment"
     release.kubectl(
         "wait", f"lease/{NAME}", f"-n={NAMESPACE}", f"--for=jsonpath={{.spec.holderIdentity}}={release.pod()}"
