@@ -37,9 +37,11 @@ class KeyQueue(Generic[K]):
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._tasks = None  # a group that ends takes no more, while what it ends may still add
         finally:
-            self._tasks = None
             self._drop_all()
 
     def add(self, key: K) -> None:

@@ -127,3 +127,25 @@ async def test_what_is_added_when_the_queue_does_not_run_is_dropped() -> None:
     queue.add_at("a", 0)
     queue.spawn(work(), name="work")
     await asyncio.sleep(0)
+
+
+async def test_what_is_added_while_the_queue_ends_is_dropped() -> None:
+    """Work that is cancelled then may still ask for more of it."""
+    queue: KeyQueue[str] = KeyQueue(lambda key: asyncio.sleep(0))
+    asked = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            queue.add("a")
+            asked.set()
+
+    task = asyncio.create_task(queue.run())
+    await asyncio.sleep(0)
+    queue.spawn(work(), name="work")
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asked.is_set()
