@@ -10,7 +10,7 @@ import msgspec
 from app.model.meta import NamespacedName
 
 
-class AgentView(msgspec.Struct, frozen=True):
+class AgentView(msgspec.Struct, frozen=True, gc=False):
     """One agent as the broker knows it: keyed by its pod's name, which is also its agent_id.
 
     ``since`` is in seconds of the monotonic clock: when a connected agent became idle or took its latest session,

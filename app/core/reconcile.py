@@ -152,7 +152,8 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         template_hash=version.target,
     )
     version = rollouts.advance(version, pool, spec.rollout, seen.revisions, wall=seen.wall)
-    pool = msgspec.structs.replace(pool, template_hash=version.target)
+    if pool.template_hash != version.target:
+        pool = msgspec.structs.replace(pool, template_hash=version.target)
     decision = decide(pool, now=seen.now)
     decision = rollouts.roll(pool, decision, spec.rollout, proved=version.proved, now=seen.now)
     status = statuses.of_pool(

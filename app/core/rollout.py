@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from app.core.scaling import Decision, Pool, Removal, Rule, allowed
-from app.core.workers import State
+from app.core.workers import JOINED, State
 from app.model.agentpool import PoolSpec, Rollout
 
 
@@ -62,8 +62,7 @@ def advance(
     """The version after a look at the agents: proved when one has joined, given up when its time is over."""
     if version.proved:
         return version
-    joined = {worker.template_hash for worker in pool.workers if worker.state in (State.IDLE, State.RUNNING)}
-    if version.target in joined:
+    if any(worker.template_hash == version.target and worker.state in JOINED for worker in pool.workers):
         return msgspec.structs.replace(version, stable=version.target)
     late, problem = wall >= version.started + rollout.progress_deadline_second, pool.breaker.problem
     if late and problem and version.stable in revisions:
@@ -76,13 +75,15 @@ def roll(pool: Pool, decision: Decision, rollout: Rollout, *, proved: bool, now:
     """The decision of the rules, with what the rollout adds when the rules want nothing else."""
     if rollout.strategy == "OnDelete" or decision.create or decision.removals or pool.count(State.UNKNOWN):
         return decision
+    if not pool.counts.outdated:
+        return decision
     outdated = [worker for worker in pool.workers if pool.is_outdated(worker) and worker.state is State.IDLE]
     waiting = [w for w in pool.workers if pool.is_outdated(w) and w.state in (State.PENDING, State.HELD)]
     if not outdated and not waiting:
         return decision
     needed = _needed(pool)
     surge, unavailable = _bounds(rollout, needed, room=pool.limits.max_replicas - needed)
-    serving = sum(worker.state in (State.IDLE, State.RUNNING) for worker in pool.workers)
+    serving = pool.counts.joined
     reason = "it is of an older template"
     if proved:
         spare = max(0, serving - (needed - unavailable))

@@ -12,7 +12,8 @@ import msgspec
 
 from app.core.breaker import CLOSED, Breaker
 from app.core.selection import removal_order
-from app.core.workers import LIVE, WAITING, State, Worker
+from app.core.tally import NOBODY, Tally, tally
+from app.core.workers import JOINED, LIVE, WAITING, State, Worker
 from app.model.agentpool import Autoscaler
 
 REJOIN_GRACE = 15.0
@@ -47,16 +48,21 @@ class Pool(msgspec.Struct, frozen=True):
     template_hash: str = ""
     """Of the template that new agents are made from."""
 
+    counts: Tally = NOBODY
+    """Of ``workers``; made here, whatever was given."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "counts", tally(self.workers, template_hash=self.template_hash))
+
     @property
     def size(self) -> int:
         """Agents that exist or were asked for, terminating and finished ones left out."""
-        return self.asked + sum(worker.state in LIVE for worker in self.workers)
+        return self.asked + self.counts.live
 
     @property
     def idle(self) -> int:
         """Slots free now or once pending agents join, less the sessions that wait; may be negative."""
-        asked = self.asked * self.limits.default_slots_per_agent
-        return asked + sum(worker.free for worker in self.workers) - self.pending_sessions
+        return self.asked * self.limits.default_slots_per_agent + self.counts.free - self.pending_sessions
 
     @property
     def max_idle(self) -> int:
@@ -67,21 +73,21 @@ class Pool(msgspec.Struct, frozen=True):
     @property
     def room(self) -> int:
         """Agents that maxReplicas leaves. Terminating pods hold their place until they are gone or given up."""
-        going = sum(worker.state is State.TERMINATING and not worker.stuck for worker in self.workers)
+        going = self.count(State.TERMINATING) - self.counts.stuck
         return self.limits.max_replicas - self.size - going
 
     @property
     def replacing(self) -> int:
         """Agents under way of the present template that only make up for idle ones of an older template."""
-        outdated = sum(self.is_outdated(worker) and worker.state is State.IDLE for worker in self.workers)
-        fresh = sum(worker.state is State.PENDING and not self.is_outdated(worker) for worker in self.workers)
-        return min(outdated, fresh + self.asked)
+        outdated = self.counts.outdated
+        fresh = self.count(State.PENDING) - outdated[State.PENDING]
+        return min(outdated[State.IDLE], fresh + self.asked)
 
     def is_outdated(self, worker: Worker) -> bool:
         return worker.state in LIVE and worker.template_hash != self.template_hash
 
     def count(self, state: State) -> int:
-        return sum(worker.state is state for worker in self.workers)
+        return self.counts.states[state]
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -161,7 +167,8 @@ def allowed(pool: Pool, wish: Decision, now: float) -> Decision:
     breaker, problem = pool.breaker, pool.breaker.problem
     if until := breaker.blocked_until(now):
         return Decision(rule=Rule.BACK_OFF, reason=f"{wish.reason}, but creation backs off: {problem}", next_at=until)
-    unproved = sum(worker.state in WAITING and not pool.is_outdated(worker) for worker in pool.workers)
+    counts = pool.counts
+    unproved = sum(counts.states[state] - counts.outdated[state] for state in WAITING)
     room = breaker.room(asked=pool.asked, unproved=unproved)
     if room is None or room >= wish.create:
         return wish
@@ -176,6 +183,9 @@ def _down(pool: Pool, now: float) -> Decision:
     idle = pool.idle - pool.replacing * limits.default_slots_per_agent
     rule, reason = Rule.SETTLED, ""
     removals: list[Removal] = []
+    spare = idle - limits.min_idle - (0 if pool.count(State.HELD) else 1)  # whoever is held has no slot to be missed
+    if size <= limits.max_replicas and (size <= limits.min_replicas or spare < 0):
+        return Decision()
     candidates = removal_order(pool.workers, template_hash=pool.template_hash)
     while candidates and size > limits.max_replicas:
         worker = candidates.pop(0)
@@ -210,7 +220,10 @@ def _dead(pool: Pool, now: float) -> tuple[tuple[Removal, ...], float | None]:
     removals, due = [], None
     patience = pool.limits.kill_unknown_after_second
     for worker in pool.workers:
-        due = _earliest(due, worker.recheck_at)
+        if worker.recheck_at is not None:
+            due = _earliest(due, worker.recheck_at)
+        if worker.state in JOINED or worker.state is State.PENDING:
+            continue
         if worker.state is State.FINISHED:
             removals.append(Removal(worker, f"the pod ended{_because(worker)}"))
         elif worker.state is State.BROKEN:

@@ -62,20 +62,20 @@ def of_pool(
     wall: float,
 ) -> dict[str, Any]:
     """The whole status of a pool whose spec is good."""
-    joined = [worker for worker in scaling.workers if worker.state in (State.IDLE, State.RUNNING)]
-    outdated = sum(scaling.is_outdated(worker) for worker in scaling.workers)
+    counts = scaling.counts
+    outdated = counts.outdated.total()
     status: dict[str, Any] = {
         "observedGeneration": pool.metadata.generation,
         "replicas": scaling.size,
-        "readyReplicas": len(joined),
+        "readyReplicas": counts.joined,
         "idleReplicas": scaling.count(State.IDLE),
         "runningReplicas": scaling.count(State.RUNNING),
-        "pendingReplicas": sum(worker.state in WAITING for worker in scaling.workers) + scaling.asked,
+        "pendingReplicas": sum(counts.states[state] for state in WAITING) + scaling.asked,
         "unknownReplicas": scaling.count(State.UNKNOWN) + scaling.count(State.LOST),
         "updatedReplicas": scaling.size - outdated,
         "outdatedReplicas": outdated,
-        "slots": sum(worker.slots for worker in joined),
-        "idleSlots": sum(worker.free for worker in joined),
+        "slots": counts.joined_slots,
+        "idleSlots": counts.joined_free,
         "pendingSessions": scaling.pending_sessions,
         "selector": f"{POOL_LABEL}={pool.metadata.name}",
         "rollout": _rollout(version),
@@ -139,19 +139,20 @@ class _Facts:
     """What the conditions are made of."""
 
     def __init__(self, pool: AgentPool, scaling: Pool, version: Version, *, rollout: Rollout, now: float) -> None:
-        limits = scaling.limits
-        joined = [worker for worker in scaling.workers if worker.state in (State.IDLE, State.RUNNING)]
-        self.idle = sum(worker.free for worker in joined) - scaling.pending_sessions
+        limits, counts = scaling.limits, scaling.counts
+        self.idle = counts.joined_free - scaling.pending_sessions
         self.min_idle = limits.min_idle
-        at_maximum = scaling.size >= limits.max_replicas and len(joined) >= limits.max_replicas
-        enough = self.idle >= limits.min_idle and len(joined) >= limits.min_replicas
+        at_maximum = scaling.size >= limits.max_replicas and counts.joined >= limits.max_replicas
+        enough = self.idle >= limits.min_idle and counts.joined >= limits.min_replicas
         self.at_maximum = at_maximum and not enough
         self.capacity = enough or at_maximum
         self.first, self.filled = is_first(pool), _was_filled(pool)
         self.version, self.breaker = version, scaling.breaker
-        self.ailing = next((str(w.problem) for w in scaling.workers if w.state in WAITING and w.problem), "")
+        self.ailing = ""
+        if not self.capacity:
+            self.ailing = next((str(w.problem) for w in scaling.workers if w.problem and w.state in WAITING), "")
         self.rolling = rollout.strategy == "RollingUpdate" and any(
-            scaling.is_outdated(worker) and worker.state in WAITING | {State.IDLE} for worker in scaling.workers
+            counts.outdated[state] for state in WAITING | {State.IDLE}
         )
         since = scaling.breaker.open_since
         self.late = since is not None and now >= since + rollout.progress_deadline_second
@@ -198,7 +199,7 @@ class _Facts:
             return "AtMaximum", f"All agents that maxReplicas allows have joined; {max(0, self.idle)} slots are idle"
         verb = "IdleEnough" if self.capacity else "IdleBelowMinimum"
         text = f"{max(0, self.idle)} slots of joined agents are idle, minIdle is {self.min_idle}"
-        return verb, f"{text}; {self.ailing}" if self.ailing and not self.capacity else text
+        return verb, f"{text}; {self.ailing}" if self.ailing else text
 
 
 def _word(problem: Problem) -> str:

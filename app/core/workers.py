@@ -38,14 +38,22 @@ class State(StrEnum):
     """The pod ended (Succeeded or Failed, which includes Evicted): nothing runs in it any more."""
     TERMINATING = "terminating"
 
+    # As the text that it is: Enum's own is written in Python, and every count of workers asks for it.
+    __hash__ = str.__hash__
 
+
+JOINED = frozenset({State.IDLE, State.RUNNING})
+"""They have their stream, and may take sessions."""
 WAITING = frozenset({State.PENDING, State.HELD, State.BROKEN})
 """Asked for, and not joined yet."""
-LIVE = frozenset({State.IDLE, State.RUNNING, State.UNKNOWN, State.LOST}) | WAITING
+LIVE = frozenset({State.UNKNOWN, State.LOST}) | JOINED | WAITING
 """States that count as size."""
 
 
-class Wait(msgspec.Struct, frozen=True):
+_TAKING = JOINED | {State.PENDING}
+
+
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """Of a pod that has not joined, or is terminating: since when (monotonic seconds), and what ails it since when."""
 
     since: float
@@ -54,7 +62,7 @@ class Wait(msgspec.Struct, frozen=True):
     problem_since: float = 0.0
 
 
-class Worker(msgspec.Struct, frozen=True):
+class Worker(msgspec.Struct, frozen=True, gc=False):
     """One worker. ``since`` (monotonic seconds): when it became idle, lost or unknown; ``created`` in epoch seconds."""
 
     name: str
@@ -79,7 +87,9 @@ class Worker(msgspec.Struct, frozen=True):
     @property
     def free(self) -> int:
         """Slots that a session could take, now (idle, running) or once it joins (pending)."""
-        return max(0, self.slots - self.sessions) if self.state in (State.PENDING, State.IDLE, State.RUNNING) else 0
+        if self.sessions >= self.slots or self.state not in _TAKING:
+            return 0
+        return self.slots - self.sessions
 
 
 def track(
@@ -123,7 +133,7 @@ def classify(
     """
     workers = []
     for pod in pods:
-        meta = pod.metadata
+        meta, labels, annotations = pod.metadata, pod.metadata.labels or {}, pod.metadata.annotations or {}
         agent = agents.get(meta.name)
         wait = waits.get(meta.uid)
         state = _state(pod, agent, inherited=meta.uid in inherited, deleting=meta.uid in deleting)
@@ -143,12 +153,12 @@ def classify(
                 since=agent.since if agent else inherited_since,
                 created=_epoch(meta.creation_timestamp),
                 node=pod.spec.node_name,
-                template_hash=meta.label(TEMPLATE_HASH_LABEL),
+                template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
                 joined=agent is not None,
                 problem=problem,
                 stuck=stuck,
                 recheck_at=recheck_at if recheck_at is not None and recheck_at > now else None,
-                hints=(meta.annotation(DELETION_COST), meta.annotation(SAFE_TO_EVICT)),
+                hints=(annotations.get(DELETION_COST, ""), annotations.get(SAFE_TO_EVICT, "")),
             )
         )
     return sorted(workers, key=attrgetter("name"))
