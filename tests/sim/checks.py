@@ -1,0 +1,247 @@
+"""What must hold whatever happens: checked at every step, at every request, and at every dispatch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from app.broker.registry import Registry
+from app.broker.sessions import Session, Status
+from app.core.dispatch import session_rank
+from app.core.reconcile import CLOSING_GRACE
+from app.core.validation import validate
+from app.core.workers import STUCK_AFTER
+from app.model.agentpool import PoolSpec
+from app.model.meta import NamespacedName
+from tests.sim.agents import SimAgent
+from tests.sim.api import GRACE, PODS, POOLS, Key, Object, controller, deleting, finished, key_of, label, uid
+
+if TYPE_CHECKING:
+    from tests.sim.replica import Replica
+    from tests.sim.world import World
+
+TOLERANCE = 10.0
+"""Seconds in which messages under way must have put straight what two ends believe."""
+SCAN_EVERY = 50
+"""Steps between two looks at everything."""
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+    def __init__(self, invariant: str, what: str) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+
+
+class Checks:
+    """``counts`` says how often each invariant was looked at; the first that is broken is kept and raised later."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.counts: Counter[str] = Counter()
+        self.broken: BrokenError | None = None
+        self.creations: Counter[str] = Counter()
+        """Pods asked for, by the uid of their pool."""
+        self.writes: dict[str, float] = {}
+        """When a pool was last acted upon (its pods or its status), by uid."""
+        self.strays: set[str] = set()
+        """Uids of pods that were asked for by a term that was over when the API server made them, or made by others."""
+        self._limits: dict[str, list[tuple[int, int]]] = {}
+        """By pool uid: resourceVersion and maxReplicas of each spec."""
+        self._patience: dict[str, int] = {}
+        """By pool uid: the shortest killUnknownAfterSecond that it ever had."""
+        self._chosen: dict[str, dict[NamespacedName, int]] = {}
+        """By the suffix of a pod's name: the versions of the pools in the cache when it was chosen."""
+        self._makers: dict[Key, Replica] = {}
+        self._calls: dict[tuple[int, str, object], str] = {}
+        """Creations and deletions of each replica: asked, failed or done."""
+
+    def fail(self, invariant: str, what: str) -> None:
+        if self.broken is None:
+            self.broken = BrokenError(invariant, f"{what} (at {self.world.loop.time():.3f})")
+
+    def check(self, invariant: str, holds: bool, what: str) -> None:
+        self.counts[invariant] += 1
+        if not holds:
+            self.fail(invariant, what)
+
+    # Requests.
+
+    def spec_written(self, pool: Object) -> None:
+        spec = validate(pool["metadata"]["name"], pool["spec"])
+        if isinstance(spec, PoolSpec):
+            limits, version = spec.autoscaler, int(pool["metadata"]["resourceVersion"])
+            self._limits.setdefault(uid(pool), []).append((version, limits.max_replicas))
+            patience = limits.kill_unknown_after_second
+            self._patience[uid(pool)] = min(patience, self._patience.get(uid(pool), patience))
+
+    def name_chosen(self, suffix: str) -> None:
+        if self.world.leader:
+            cache = self.world.leader.cache
+            pools = {key: cache.pool(key) for key in cache.pool_keys()}
+            self._chosen[suffix] = {key: int(pool.metadata.resource_version) for key, pool in pools.items() if pool}
+
+    def asked(self, replica: Replica, verb: str, plural: str, key: Key, body: Any) -> None:
+        if plural == POOLS and verb == "apply":
+            self.writes[body["metadata"]["uid"]] = self.world.loop.time()
+        if plural != PODS or verb not in ("create", "delete"):
+            return
+        about = (id(replica), verb, key if verb == "create" else body)
+        before = self._calls.get(about)
+        self.check("nothing is asked for twice", before in (None, "failed"), f"{verb} {key} again, it is {before}")
+        self._calls[about] = "asked"
+        if verb == "create":
+            self._makers[key] = replica
+            self.creations[controller(body)] += 1
+            self.writes[controller(body)] = self.world.loop.time()
+        else:
+            self._deletion(replica, key, body)
+
+    def answered(self, replica: Replica, verb: str, plural: str, key: Key, body: Any, *, failed: bool) -> None:
+        if plural == PODS and verb in ("create", "delete"):
+            about = (id(replica), verb, key if verb == "create" else body)
+            self._calls[about] = "failed" if failed else "done"
+
+    def _deletion(self, replica: Replica, key: Key, pod_uid: str | None) -> None:
+        self.check("deletions name the uid", pod_uid is not None, f"deletion of {key}")
+        pod = self.world.api.find(PODS, key)
+        if pod is None or uid(pod) != pod_uid:
+            return
+        pool_key = NamespacedName(key[0], label(pod))
+        known = replica.cache.pool(pool_key)
+        owner = known.metadata.uid if known else ""
+        self.check("only own pods are deleted", controller(pod) == owner, f"{key} belongs to {controller(pod)}")
+        self.writes[owner] = self.world.loop.time()
+        if not finished(pod) and not deleting(pod):
+            self._removal(replica, pool_key, pod)
+
+    def _removal(self, replica: Replica, pool_key: NamespacedName, pod: Object) -> None:
+        """Who is removed while alive must be free, or have been unheard of for long enough."""
+        now, name = self.world.loop.time(), pod["metadata"]["name"]
+        pool = self.world.api.find(POOLS, tuple(pool_key))
+        truth = self.world.agents.get(uid(pod))
+        works = truth is not None and not truth.dead and any(s.answer for s in truth.sessions.values())
+        view = replica.registry.pool_agents(pool_key).agents.get(name) if replica.registry else None
+        if pool is None or uid(pool) != controller(pod) or deleting(pool):
+            since = self.world.deleted_at.get(controller(pod), now)
+            busy = view is not None and view.connected and view.sessions > 0
+            self.check("sessions of a deleted pool have their grace", not busy or now >= since + CLOSING_GRACE, name)
+            return
+        patience = self._patience.get(uid(pool), 0)
+        if view is None:
+            heard = replica.leading_since + patience
+            self.check("unknown agents may come back", not works or now >= heard, f"{name} runs sessions")
+        elif view.connected:
+            self.check("no running agent is removed", view.sessions == 0, f"{name} has {view.sessions} sessions")
+        else:
+            self.check("lost agents may come back", now >= view.since + patience - 1e-6, f"{name} is lost")
+
+    # The API server's truth.
+
+    def pod_added(self, pod: Object) -> None:
+        key, pool_uid = key_of(pod), controller(pod)
+        maker = self._makers.get(key)
+        if maker is None or maker is not self.world.leader:
+            self.strays.add(uid(pod))
+            return
+        pool = self.world.api.find(POOLS, (key[0], label(pod)))
+        self.check("the finalizer goes last", pool is not None and uid(pool) == pool_uid, f"{key} made after its pool")
+        seen = self._chosen.get(key[1].rpartition("-")[2], {}).get(NamespacedName(key[0], label(pod)), 0)
+        limits = self._limits.get(pool_uid, [])
+        first = max((i for i, (version, _) in enumerate(limits) if version <= seen), default=0)
+        allowed = max((most for _, most in limits[first:]), default=0)
+        alive = sum(self._counts(other) for other in self.world.api.pods_of(pool_uid))
+        self.check("maxReplicas", alive <= allowed, f"{alive} of {allowed} in {key[0]}/{label(pod)} with {key[1]}")
+
+    def _counts(self, pod: Object) -> bool:
+        if finished(pod) or uid(pod) in self.strays:
+            return False
+        if not deleting(pod):
+            return True
+        return self.world.loop.time() < self.world.going_since.get(uid(pod), 0.0) + GRACE + STUCK_AFTER
+
+    def pool_gone(self, pool: Object) -> None:
+        left = [p["metadata"]["name"] for p in self.world.api.pods_of(uid(pool)) if uid(p) not in self.strays]
+        self.check("the finalizer goes last", not left, f"{key_of(pool)} leaves {left}")
+
+    # The broker.
+
+    def watch(self, registry: Registry) -> None:
+        """Look at each dispatch before it happens."""
+        life = registry._life
+        start = life._start
+
+        def checked(pool: Any, session: Session, agent: Any) -> None:
+            mine = session_rank(priority=session.request.priority, arrival=session.arrival)
+            ranks = [session_rank(priority=s.request.priority, arrival=s.arrival) for s in pool.queue]
+            self.check("queue order", all(mine <= rank for rank in ranks), f"{session.id} before its turn")
+            fit = agent.link is not None and not agent.draining and len(agent.sessions) < agent.slots
+            self.check("sessions go to agents that can take them", fit, f"{session.id} to {agent.name}")
+            start(pool, session, agent)
+
+        setattr(life, "_start", checked)  # noqa: B010  mypy would not have a method assigned
+
+    def stepped(self) -> None:
+        replica = self.world.leader
+        if replica and replica.registry:
+            for pool in replica.registry._life.pools.values():
+                starved = len(pool.queue) > 0 and len(pool.bench) > 0
+                self.check("nobody waits beside a free slot", not starved, str(pool.key))
+        self._doubles()
+        if self.world.steps % SCAN_EVERY == 0:
+            self.scan()
+
+    def _doubles(self) -> None:
+        self.counts["no session runs twice"] += 1
+        now = self.world.loop.time()
+        for key, agents in self.world.doubled.items():
+            there = [agent for agent in agents if self._firm(agent) and not agent.sessions[key].asked_to_end]
+            since = max((agent.sessions[key].up_since for agent in there), default=now)
+            if len(there) > 1 and now >= max(since, *(agent.connected_since for agent in there)) + TOLERANCE:
+                self.fail("no session runs twice", f"{key} on {[agent.name for agent in there]}")
+
+    def _firm(self, agent: SimAgent) -> bool:
+        """Connected to the present leader, for long enough to have told all."""
+        conn, leader = agent.conn, self.world.leader
+        return (
+            conn is not None
+            and conn.joined
+            and not conn.broken
+            and leader is not None
+            and conn.replica is leader
+            and not agent.stopping
+            and self.world.loop.time() >= agent.connected_since + TOLERANCE
+        )
+
+    def scan(self) -> None:
+        """What is known on both sides agrees."""
+        leader = self.world.leader
+        if leader is None or leader.registry is None:
+            return
+        table = leader.registry._life.table
+        for agent in self.world.agents.values():
+            if self._firm(agent):
+                for key, session in agent.sessions.items():
+                    if session.answer and not session.asked_to_end:
+                        fresh = self.world.loop.time() < session.up_since + TOLERANCE
+                        known = table.get(key)
+                        mine = known is not None and known.agent is not None and known.agent.name == agent.name
+                        self.check("no session is lost", fresh or mine, f"{key} runs on {agent.name}")
+        for call in self.world.calls.values():
+            if call.outcome is None and call.replica is leader:
+                served = table.of_service(call.key.instance_id, call.request.service_name)
+                self.check("no request is forgotten", bool(table.get(call.key) or served), f"{call.key} waits")
+        for pool in leader.registry._life.pools.values():
+            for broker_agent in pool.agents.values():
+                self.check(
+                    "slots are not overbooked",
+                    len(broker_agent.sessions) <= max(broker_agent.slots, self.world.most_reported),
+                    broker_agent.name,
+                )
+                for known in broker_agent.sessions.values():
+                    self.check(
+                        "books agree",
+                        known.agent is broker_agent and known.status != Status.STATUS_QUEUEING,
+                        f"{known.id} on {broker_agent.name}",
+                    )
