@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from app import plots
-from app.core.demand import demand
-from app.core.history import TraceError, history
-from app.core.outcome import Point, Result
-from app.core.recorded import recorded
-from app.core.replay import Limits, replay
+from app.core.replaying.demand import demand
+from app.core.replaying.history import TraceError, history
+from app.core.replaying.outcome import Point, Result
+from app.core.replaying.recorded import recorded
+from app.core.replaying.replay import Limits, replay
 from app.core.trace import Decoded, Header, decode
 
 USAGE_ERROR = 2

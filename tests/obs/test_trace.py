@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from app.core.demand import demand
-from app.core.history import history
-from app.core.recorded import recorded
+from app.core.replaying.demand import demand
+from app.core.replaying.history import history
+from app.core.replaying.recorded import recorded
 from app.core.trace import (
     AgentAsked,
     AgentJoined,

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from app.core.demand import Arrival, Demand, Join, demand
-from app.core.history import TraceError, history
-from app.core.recorded import recorded
+from app.core.replaying.demand import Arrival, Demand, Join, demand
+from app.core.replaying.history import TraceError, history
+from app.core.replaying.recorded import recorded
 from app.core.trace import (
     VERSION,
     AgentAsked,

@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.core.demand import Demand, Join
 from app.core.dispatch import Rank, Ranking, agent_rank, match, session_rank
-from app.core.fleet import Fleet
-from app.core.outcome import Meter, Result
+from app.core.replaying.demand import Demand, Join
+from app.core.replaying.fleet import Fleet
+from app.core.replaying.outcome import Meter, Result
 from app.core.scaling import Pool, decide
 from app.core.workers import State, Worker
 from app.model.agentpool import Autoscaler

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from enum import IntEnum
 from itertools import groupby
 
-from app.core.fleet import Fleet
-from app.core.history import AgentLife, History, SessionLife
-from app.core.outcome import Meter, Result
+from app.core.replaying.fleet import Fleet
+from app.core.replaying.history import AgentLife, History, SessionLife
+from app.core.replaying.outcome import Meter, Result
 
 
 class _Kind(IntEnum):

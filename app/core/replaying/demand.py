@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from app.core.history import AgentLife, History, SessionLife
 from app.core.prediction import JOIN_DEFAULT
+from app.core.replaying.history import AgentLife, History, SessionLife
 
 
 class Arrival(msgspec.Struct, frozen=True):

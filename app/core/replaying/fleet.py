@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from app.core.outcome import Levels
+from app.core.replaying.outcome import Levels
 from app.core.workers import State, Worker
 
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.core import replay as replays
-from app.core.demand import Arrival, Demand, Join
-from app.core.outcome import Result, Waits, waits_of
-from app.core.replay import Limits, replay
+from app.core.replaying import replay as replays
+from app.core.replaying.demand import Arrival, Demand, Join
+from app.core.replaying.outcome import Result, Waits, waits_of
+from app.core.replaying.replay import Limits, replay
 from app.core.scaling import Pool
 from app.model.agentpool import Autoscaler
 
