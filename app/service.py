@@ -22,6 +22,7 @@ from app.controller.cache import PoolCache
 from app.controller.config_maps import ConfigMaps
 from app.controller.pools import PoolController
 from app.controller.watches import Watches
+from app.core import trace
 from app.kube.client import Client
 from app.kube.config import connect
 from app.kube.events import EventRecorder
@@ -30,7 +31,8 @@ from app.kube.role import LeaderLabel
 from app.model.meta import NamespacedName
 from app.model.pod import Pod
 from app.obs import metrics
-from app.settings import Identity, Settings, SettingsError
+from app.obs.trace import TraceWriter
+from app.settings import Identity, Settings, SettingsError, Trace
 from app.webhook.routes import Admission
 from app.webhook.routes import router as webhook_router
 from certs.manager import CertificateManager
@@ -111,16 +113,21 @@ class Service:
 
     async def _lead(self) -> None:
         """One term of leadership: the broker, the label that its Service selects, and the controller."""
+        async with _tracing(self._settings.trace) as record:
+            await self._serve_term(record)
+
+    async def _serve_term(self, record: trace.Recorder) -> None:
         log.info("leading", identity=self._name)
         metrics.LEADING.set(1)
         loop = asyncio.get_running_loop()
-        registry = Registry(self._cache, clock=loop.time, on_change=self._agents_changed)
+        registry = Registry(self._cache, clock=loop.time, on_change=self._agents_changed, record=record)
         controller = PoolController(
             client=self._client,
             cache=self._cache,
             agents=registry,
             events=self._events,
             config_maps=self._config_maps,
+            record=record,
         )
         broker = BrokerServer(registry, self._cache, settings=self._settings)
         label = LeaderLabel(self._client, namespace=self._namespace, pod=self._identity.pod_name)
@@ -184,6 +191,20 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@contextlib.asynccontextmanager
+async def _tracing(settings: Trace) -> AsyncIterator[trace.Recorder]:
+    """Where a term's traces go; what is still unwritten at its end is written then."""
+    if settings.directory is None:
+        yield trace.nobody
+        return
+    writer = TraceWriter(Path(settings.directory), max_bytes=settings.max_bytes)
+    writer.start()
+    try:
+        yield writer.write
+    finally:
+        await asyncio.to_thread(writer.close)
 
 
 @contextlib.asynccontextmanager

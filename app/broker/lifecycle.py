@@ -21,14 +21,7 @@ START_TIMEOUT = 60.0
 START_ATTEMPTS = 10
 """Failed starts after which a session is given up: by then the session is the likelier cause, not the agents."""
 
-Recorder = Callable[[NamespacedName, trace.Record], None]
-"""Takes what happens in a pool, for its trace."""
-
 log = structlog.get_logger()
-
-
-def nobody(pool: NamespacedName, event: trace.Record) -> None:
-    """No trace is kept."""
 
 
 class Lifecycle:
@@ -40,7 +33,7 @@ class Lifecycle:
         clock: Callable[[], float],
         wall: Callable[[], float],
         on_change: Callable[[NamespacedName], None],
-        record: Recorder = nobody,
+        record: trace.Recorder = trace.nobody,
     ) -> None:
         self.clock = clock
         self.pools: dict[NamespacedName, PoolState] = {}

@@ -15,7 +15,7 @@ import structlog
 
 from app import __version__
 from app.broker.agents import Agent, Link, PoolState
-from app.broker.lifecycle import Lifecycle, Recorder, nobody
+from app.broker.lifecycle import Lifecycle
 from app.broker.refusal import Reason, RefusedError, one_pool, unknown_pool
 from app.broker.sessions import Done, Session, Status, key_of, refuse_batch_work
 from app.core import trace
@@ -40,7 +40,7 @@ class Registry:
         clock: Callable[[], float],
         on_change: Callable[[NamespacedName], None],
         wall: Callable[[], float] = time.time,
-        record: Recorder = nobody,
+        record: trace.Recorder = trace.nobody,
     ) -> None:
         self._directory = pools
         self._clock = clock

@@ -17,6 +17,7 @@ from app.core import breaker as breakers
 from app.core.diagnosis import Problem
 from app.core.podspec import encode_pods, pod_name
 from app.core.reconcile import Plan
+from app.core.trace import AgentAsked, AgentCreated, AgentRemoved
 from app.kube.errors import ApiError
 from app.model.agentpool import PoolSpec
 from app.model.meta import CONFIG_MAP_ANNOTATION, NamespacedName
@@ -42,6 +43,7 @@ class Creations:
         bodies = encode_pods(subject.pool, spec, names=names, config_map=config_map)
         for name in names:
             state.expectations.expect_creation(name, now=now)
+            self._parts.trace(key, AgentAsked, name)
         log.info("creating agents", pool=str(key), count=plan.create, reason=plan.create_reason)
         self._parts.queue.spawn(self._create(subject, bodies, plan), name=f"create for {key}")
 
@@ -67,7 +69,9 @@ class Creations:
     def _answered(self, subject: Subject, name: str, answer: Answer) -> None:
         state = subject.state
         error = None if answer.cancelled() else answer.result()
-        if answer.cancelled() or error:
+        failed = answer.cancelled() or error is not None
+        self._parts.trace(subject.key, AgentRemoved if failed else AgentCreated, name)
+        if failed:
             state.expectations.creation_failed(name)
         if error:
             self._failed(subject, error)

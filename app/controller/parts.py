@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
 from app.core.expectations import Expectations
 from app.core.reconcile import Memory
+from app.core.trace import Record, Recorder
 from app.kube.client import Client
 from app.kube.events import EventRecorder
 from app.model.agentpool import AgentPool, FieldError, PoolSpec
@@ -31,6 +33,11 @@ class Parts:
     config_maps: ConfigMaps
     actuator: Actuator
     queue: KeyQueue[NamespacedName]
+    record: Recorder
+
+    def trace(self, pool: NamespacedName, event: Callable[[float, str], Record], agent: str) -> None:
+        """Tell the pool's trace what happened to an agent."""
+        self.record(pool, event(time.time(), agent))
 
 
 @dataclass(frozen=True)

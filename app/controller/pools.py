@@ -18,6 +18,7 @@ from app.controller.writes import Writes, with_sent_status
 from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
 from app.core.reconcile import Observed, Plan, reconcile, remember
+from app.core.trace import AgentCreated, AgentRemoved, LimitsSet, Recorder, nobody
 from app.core.validation import validate
 from app.kube.client import Client
 from app.kube.events import EventRecorder
@@ -29,8 +30,8 @@ from app.obs import metrics
 REST = 9
 """A pool rests for so many times as long as its plan took to make, so that events take a tenth of a core at most."""
 REST_MAX = 0.5
-FORESEEN = 0.1
-"""Seconds that the sight of a pod may wait which was expected, while more of them are."""
+FILLING = 0.1
+"""Seconds that news of a pod may wait while more are on their way, unless it goes: each alone changes no decision."""
 
 
 class PoolController:
@@ -44,6 +45,7 @@ class PoolController:
         agents: AgentDirectory,
         events: EventRecorder,
         config_maps: ConfigMaps,
+        record: Recorder = nobody,
     ) -> None:
         self._cache = cache
         self._agents = agents
@@ -52,7 +54,7 @@ class PoolController:
         self._actuator = Actuator(client)
         self._pools: dict[NamespacedName, PoolState] = {}
         self._queue: KeyQueue[NamespacedName] = KeyQueue(self._reconcile)
-        parts = Parts(
+        self._parts = parts = Parts(
             client=client,
             cache=cache,
             agents=agents,
@@ -60,6 +62,7 @@ class PoolController:
             config_maps=config_maps,
             actuator=self._actuator,
             queue=self._queue,
+            record=record,
         )
         self._writes = Writes(parts)
         self._creations = Creations(parts)
@@ -73,6 +76,8 @@ class PoolController:
             try:
                 await asyncio.sleep(0)
                 for key in self._cache.pool_keys():
+                    for name in self._cache.labelled_pods(key):
+                        self._parts.trace(key, AgentCreated, name)
                     self._queue.add(key)
                 await running
             finally:
@@ -97,15 +102,17 @@ class PoolController:
         if pod is None:
             return
         meta, gone = pod.metadata, new is None
-        foreseen = False
+        going = gone or meta.deletion_timestamp is not None
+        filling = False
         if state := self._pools.get(key):
-            foreseen = state.expectations.observe(meta.name, meta.uid, gone=gone or meta.deletion_timestamp is not None)
+            state.expectations.observe(meta.name, meta.uid, gone=going)
+            filling = state.expectations.filling
             if gone:
                 state.hinted.sent.pop(meta.uid, None)
         if gone:
             self._agents.forget(key, meta.name)
-        if foreseen:
-            self._queue.add_at(key, asyncio.get_running_loop().time() + FORESEEN)
+        if filling and not going:
+            self._queue.add_at(key, asyncio.get_running_loop().time() + FILLING)
         else:
             self._queue.add(key)
 
@@ -124,6 +131,8 @@ class PoolController:
             if state.breaker.problem and not plan.breaker.problem:
                 self._cache.report_error(key, "", None)
             state.memory, state.breaker = plan.memory, plan.breaker
+            if warmth := plan.memory.warmth:
+                self._parts.record(key, LimitsSet(time.time(), warmth.limits))
             await self._apply(Subject(key, pool, state), plan)
         except Exception:
             metrics.RECONCILES.labels("error").inc()

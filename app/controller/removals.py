@@ -12,6 +12,7 @@ from app.controller.actuator import Answer
 from app.controller.parts import Parts, Subject
 from app.core import breaker as breakers
 from app.core.scaling import Removal
+from app.core.trace import AgentRemoved
 from app.core.workers import State
 from app.model.meta import NamespacedName
 
@@ -32,6 +33,7 @@ class Removals:
             if not self._parts.agents.drain(key, worker.name) and worker.state in (State.IDLE, State.PENDING):
                 continue  # a session was dispatched to it in the same instant
             state.expectations.expect_deletion(worker.uid, now=now)
+            self._parts.trace(key, AgentRemoved, worker.name)
             log.info("deleting agent", pool=str(key), pod=worker.name, state=worker.state.value, reason=removal.reason)
             pod = NamespacedName(key.namespace, worker.name)
             answer = self._parts.actuator.delete(pod, uid=worker.uid, pool=key)

@@ -6,7 +6,7 @@ and one after the other as well. Times are epoch seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import msgspec
@@ -107,6 +107,9 @@ Record: TypeAlias = Header | LimitsSet | SessionEvent | AgentEvent
 
 TYPES = frozenset(_tag(kind.__name__) for kind in (Header, LimitsSet, *SessionEvent.__args__, *AgentEvent.__args__))
 
+Recorder: TypeAlias = Callable[[NamespacedName, Record], None]
+"""Takes what happens in a pool."""
+
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Record)
 
@@ -130,6 +133,10 @@ class Decoded(msgspec.Struct):
     records: list[Record] = []
     unknown: dict[str, int] = {}
     bad: list[BadLine] = []
+
+
+def nobody(pool: NamespacedName, record: Record) -> None:
+    """Takes it, and keeps no trace."""
 
 
 def encode(record: Record) -> bytes:
