@@ -56,6 +56,7 @@ class Actuator:
         self._throttle = Throttle(IN_FLIGHT)
         self._workers: set[asyncio.Task[None]] = set()
         self._sleeping: dict[_Call, asyncio.TimerHandle] = {}
+        self._creating: dict[NamespacedName, _Call] = {}
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -86,8 +87,16 @@ class Actuator:
 
         ``doubtful`` is told of each attempt that ended without a definite answer, before it is repeated.
         """
-        send = partial(self._create, pod, body)
-        return self._submit(pool, Kind.URGENT if urgent else Kind.CREATE, _Call(send, _answer(), doubtful))
+        call = self._creating[pod] = _Call(partial(self._create, pod, body), _answer(), doubtful)
+        call.answer.add_done_callback(lambda _: self._creating.pop(pod, None))
+        return self._submit(pool, Kind.URGENT if urgent else Kind.CREATE, call)
+
+    def seen(self, pod: NamespacedName) -> None:
+        """The watch has shown the pod, which answers its creation: one more attempt could only make it again."""
+        if call := self._creating.get(pod):
+            if sleeping := self._sleeping.pop(call, None):
+                sleeping.cancel()
+            _settle(call, None)
 
     def delete(self, pod: NamespacedName, *, uid: str, pool: NamespacedName) -> Answer:
         """Delete that very pod; carried out once it is gone or going."""

@@ -104,6 +104,7 @@ class PoolController:
         meta, gone = pod.metadata, new is None
         going = gone or meta.deletion_timestamp is not None
         filling = False
+        self._actuator.seen(meta.key)
         if state := self._pools.get(key):
             state.expectations.observe(meta.name, meta.uid, gone=going)
             filling = state.expectations.filling

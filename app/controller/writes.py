@@ -20,6 +20,8 @@ from app.model.pod import Pod
 
 STATUS_INTERVAL = 1.0
 """Seconds between two writes of one pool's status, but for the first of a generation."""
+ADOPTION_INTERVAL = 5.0
+"""Seconds between two attempts to adopt a pod."""
 REVISION_INTERVAL = 10.0
 """Seconds between two attempts to keep a template, should the first not be seen."""
 
@@ -85,8 +87,11 @@ class Writes:
             self._queue.spawn(self._drop_revision(key, template_hash), name=f"revision of {key}")
 
     def adopt(self, subject: Subject, pod: Pod) -> None:
-        """Become the controller of a pod that nobody controls."""
-        self._queue.spawn(self._adopt(subject.pool, pod), name=f"adopt {pod.metadata.key}")
+        """Become the controller of a pod that nobody controls; asked once for each version of the pod."""
+        meta, adopting = pod.metadata, subject.state.adopting
+        if adopting.get(meta.uid) != meta.resource_version:
+            adopting[meta.uid] = meta.resource_version
+            self._queue.spawn(self._adopt(subject, pod), name=f"adopt {meta.key}")
 
     async def _keep_revision(self, key: NamespacedName, body: Mapping[str, Any]) -> None:
         try:
@@ -103,13 +108,16 @@ class Writes:
             if not error.not_found:
                 log.warning("template not dropped", pool=str(key), error=str(error))
 
-    async def _adopt(self, pool: AgentPool, pod: Pod) -> None:
-        meta, owners = pod.metadata, [owner_reference(pool)]
+    async def _adopt(self, subject: Subject, pod: Pod) -> None:
+        meta, owners = pod.metadata, [owner_reference(subject.pool)]
         body = {"metadata": {"uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners}}
         try:
             await self._client.merge_patch(paths.pod(meta.key), body)
         except ApiError as error:
-            log.warning("pod not adopted", pool=str(pool.metadata.key), pod=meta.name, error=str(error))
+            log.warning("pod not adopted", pool=str(subject.key), pod=meta.name, error=str(error))
+            if not error.conflict:
+                del subject.state.adopting[meta.uid]
+                self._queue.add_at(subject.key, asyncio.get_running_loop().time() + ADOPTION_INTERVAL)
 
 
 def with_sent_status(pool: AgentPool, state: PoolState) -> AgentPool:

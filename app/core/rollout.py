@@ -94,9 +94,8 @@ def roll(pool: Pool, decision: Decision, rollout: Rollout, *, proved: bool, now:
     if extra > 0:
         wish = Decision(rule=Rule.ROLLOUT, reason=f"{len(outdated)} idle agents are of an older template", create=extra)
         return _merge(decision, allowed(pool, wish, now))
-    blocked = not proved and not pool.replacing and pool.room <= 0 and not pool.breaker.problem
-    if blocked and outdated:
-        # At maxReplicas there is no room for a first agent of the new version: one of the old ones makes it.
+    if outdated and not (proved or pool.replacing or pool.breaker.problem):
+        # Neither maxReplicas nor maxSurge leave room for a first agent of the new version: one of the old makes it.
         return _removing(decision, (Removal(outdated[0], reason),))
     return decision
 

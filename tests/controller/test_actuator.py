@@ -107,6 +107,19 @@ async def test_what_is_not_definite_is_repeated(bench: Bench, status: int) -> No
     assert set(bench.doubts) == {error}
 
 
+async def test_a_pod_that_the_watch_has_shown_is_not_asked_for_again(bench: Bench) -> None:
+    """It may be gone again by the next attempt, which would then make another under its name."""
+    bench.client.outcomes = [LOST]
+    creation = bench.start()
+    while not bench.doubts:
+        await asyncio.sleep(0)
+    bench.actuator.seen(POD)
+    assert await asyncio.wait_for(creation, TIMEOUT) is None
+    bench.actuator.seen(POD)
+    assert await bench.delete() is None
+    assert [kind for kind, _ in bench.client.calls] == ["create", "delete"]
+
+
 async def test_a_refusal_is_told_and_not_repeated(bench: Bench) -> None:
     refusal = ApiError(403, "Forbidden", "exceeded quota: small")
     bench.client.outcomes = [LOST, refusal]

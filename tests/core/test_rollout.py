@@ -139,3 +139,24 @@ def test_without_an_older_version_there_is_nothing_to_go_back_to_and_the_pool_is
         world.advance(1)
     assert world.condition("Stalled") == "True"
     assert "ImagePullBackOff" in next(c["message"] for c in world.status["conditions"] if c["type"] == "Stalled")
+
+
+def test_without_surge_one_old_agent_makes_room_for_the_first_new_one() -> None:
+    world = pool_of(2)
+    world.retemplate("v2", max_surge=0, max_unavailable=1)
+    assert world.versions == ["v1", "v2"]
+    world.join()
+    world.join()
+    assert world.versions == ["v2", "v2"]
+
+
+def test_agents_with_fewer_slots_than_expected_are_replaced_too() -> None:
+    world = World(min_idle=3, max_idle=8, max_replicas=20, default_slots_per_agent=4)
+    world.settle()
+    for _ in range(3):
+        world.join(*(name for name in world.pods if name not in world.agents), slots=1)
+    assert world.versions == ["v1"] * 3
+    world.retemplate("v2", max_surge="25%", max_unavailable="25%")
+    assert world.versions == ["v1", "v1", "v2"]
+    world.join()
+    assert world.versions == ["v2"]
