@@ -47,6 +47,8 @@ class Api:
         self.wake: Callable[[str], None] = lambda plural: None
         self.collect: Callable[[Object], None] = lambda pool: None
         """Told of each pool that is gone, whose dependents are garbage."""
+        self.owners: dict[str, set[str]] = {}
+        """By pod uid: the uids of all pools that ever controlled it."""
         self.refusals: dict[str, ApiError] = {}
         """Of an admission webhook, by namespace."""
         self._on_pod = on_pod
@@ -132,6 +134,8 @@ class Api:
                 raise ApiError(409, "Conflict", f"{name} mismatch")
         if FINALIZER in meta.get("finalizers", ()) and deleting(found) and FINALIZER not in finalizers(found):
             raise ApiError(422, "Invalid", "no new finalizers can be added if the object is being deleted")
+        if "annotations" in meta:
+            meta["annotations"] = {**(found["metadata"].get("annotations") or {}), **meta["annotations"]}
         written = self.write(plural, found, metadata={**found["metadata"], **meta})
         if deleting(written) and not finalizers(written):
             self.remove(plural, written)
@@ -180,6 +184,8 @@ class Api:
     def _changed(self, plural: str, kind: str, what: Object) -> None:
         self.version += 1
         what["metadata"] = {**what["metadata"], "resourceVersion": str(self.version)}
+        if plural == PODS and (owner := controller(what)):
+            self.owners.setdefault(uid(what), set()).add(owner)
         if plural not in self.changes or (plural == PODS and not label(what)):
             return
         line = msgspec.json.encode({"type": kind, "object": what})

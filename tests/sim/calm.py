@@ -95,13 +95,11 @@ class Count:
     def __init__(self, world: World, pool: Object) -> None:
         self.pods = world.api.pods_of(uid(pool))
         self.alive = [pod for pod in self.pods if not deleting(pod) and not finished(pod)]
-        self.agents = [agent for pod in self.alive if (agent := world.agents.get(uid(pod))) and agent.conn]
+        self.agents = [agent for pod in self.alive if (agent := world.agents.get(uid(pod))) and world.firm(agent)]
         self.size = len(self.alive)
         self.free = sum(max(0, agent.slots - len(agent.sessions)) for agent in self.agents)
         self.idle_agents = [agent for agent in self.agents if not agent.sessions]
-        self.queued = sum(
-            call.outcome is None and call.request.pool == "/".join(key_of(pool)) for call in world.calls.values()
-        )
+        self.queued = len(world.waiting("/".join(key_of(pool))))
 
 
 def _unwanted(world: World, pool: Object) -> str:
@@ -109,8 +107,9 @@ def _unwanted(world: World, pool: Object) -> str:
     if not isinstance(spec, PoolSpec):
         return "; ".join(map(str, spec))
     seen, limits = Count(world, pool), _limits(world, pool, spec)
-    if _is_bad(world, pool):
-        return "" if _reported_bad(pool) else "its template is bad, and its status does not say so"
+    if _is_bad(pool):
+        told = _reported_bad(pool) or (spec.rollout.strategy == "OnDelete" and not _against(seen, limits))
+        return "" if told else "its template is bad, and its status does not say so"
     if len(seen.pods) != len(seen.alive):
         return "pods that ended are still there"
     if len(seen.agents) != seen.size:
@@ -143,7 +142,7 @@ def _against(seen: Count, limits: Autoscaler) -> str:
     return ""
 
 
-def _is_bad(world: World, pool: Object) -> bool:
+def _is_bad(pool: Object) -> bool:
     return bool(pool["spec"]["template"]["spec"]["containers"][0]["image"] == "bad")
 
 
@@ -201,7 +200,7 @@ def _rest(world: World) -> None:
     begin, made = world.loop.time(), sum(world.checks.creations.values())
     world.advance(REST)
     for pool in world.pools():
-        steady = "targetHitRate" not in pool["spec"]["autoscaler"] and not _is_bad(world, pool)
+        steady = "targetHitRate" not in pool["spec"]["autoscaler"] and not _is_bad(pool)
         if steady and NamespacedName(*key_of(pool)) not in world.weather.stalled:
             last = world.checks.writes.get(uid(pool), 0.0)
             world.checks.check("a world at rest stays at rest", last <= begin, f"{key_of(pool)} written at {last}")

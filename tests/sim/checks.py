@@ -13,7 +13,6 @@ from app.core.validation import validate
 from app.core.workers import STUCK_AFTER
 from app.model.agentpool import PoolSpec
 from app.model.meta import NamespacedName
-from tests.sim.agents import SimAgent
 from tests.sim.api import GRACE, PODS, POOLS, Key, Object, controller, deleting, finished, key_of, label, uid
 
 if TYPE_CHECKING:
@@ -85,9 +84,11 @@ class Checks:
     def asked(self, replica: Replica, verb: str, plural: str, key: Key, body: Any) -> None:
         if plural == POOLS and verb == "apply":
             self.writes[body["metadata"]["uid"]] = self.world.loop.time()
-        if plural != PODS or verb not in ("create", "delete"):
+        if plural == PODS and verb == "patch" and (pod := self.world.api.find(PODS, key)):
+            self.writes[controller(pod)] = self.world.loop.time()
+        about = _about(replica, verb, plural, key, body)
+        if about is None:
             return
-        about = (id(replica), verb, key if verb == "create" else body)
         before = self._calls.get(about)
         self.check("nothing is asked for twice", before in (None, "failed"), f"{verb} {key} again, it is {before}")
         self._calls[about] = "asked"
@@ -95,12 +96,11 @@ class Checks:
             self._makers[key] = replica
             self.creations[controller(body)] += 1
             self.writes[controller(body)] = self.world.loop.time()
-        else:
+        elif verb == "delete":
             self._deletion(replica, key, body)
 
     def answered(self, replica: Replica, verb: str, plural: str, key: Key, body: Any, *, failed: bool) -> None:
-        if plural == PODS and verb in ("create", "delete"):
-            about = (id(replica), verb, key if verb == "create" else body)
+        if about := _about(replica, verb, plural, key, body):
             self._calls[about] = "failed" if failed else "done"
 
     def _deletion(self, replica: Replica, key: Key, pod_uid: str | None) -> None:
@@ -111,7 +111,8 @@ class Checks:
         pool_key = NamespacedName(key[0], label(pod))
         known = replica.cache.pool(pool_key)
         owner = known.metadata.uid if known else ""
-        self.check("only own pods are deleted", controller(pod) == owner, f"{key} belongs to {controller(pod)}")
+        own = owner in self.world.api.owners.get(uid(pod), ())
+        self.check("only own pods are deleted", own, f"{key} belongs to {controller(pod)}")
         self.writes[owner] = self.world.loop.time()
         if not finished(pod) and not deleting(pod):
             self._removal(replica, pool_key, pod)
@@ -134,7 +135,7 @@ class Checks:
             self.check("unknown agents may come back", not works or now >= heard, f"{name} runs sessions")
         elif view.connected:
             self.check("no running agent is removed", view.sessions == 0, f"{name} has {view.sessions} sessions")
-        else:
+        elif not view.draining:  # else its removal was decided on before it was lost
             self.check("lost agents may come back", now >= view.since + patience - 1e-6, f"{name} is lost")
 
     # The API server's truth.
@@ -196,35 +197,22 @@ class Checks:
         self.counts["no session runs twice"] += 1
         now = self.world.loop.time()
         for key, agents in self.world.doubled.items():
-            there = [agent for agent in agents if self._firm(agent) and not agent.sessions[key].asked_to_end]
-            since = max((agent.sessions[key].up_since for agent in there), default=now)
-            if len(there) > 1 and now >= max(since, *(agent.connected_since for agent in there)) + TOLERANCE:
+            there = [agent for agent in agents if self.world.firm(agent) and not agent.sessions[key].asked_to_end]
+            since = max((max(agent.sessions[key].up_since, agent.connected_since) for agent in there), default=now)
+            if len(there) > 1 and now >= since + TOLERANCE:
                 self.fail("no session runs twice", f"{key} on {[agent.name for agent in there]}")
-
-    def _firm(self, agent: SimAgent) -> bool:
-        """Connected to the present leader, for long enough to have told all."""
-        conn, leader = agent.conn, self.world.leader
-        return (
-            conn is not None
-            and conn.joined
-            and not conn.broken
-            and leader is not None
-            and conn.replica is leader
-            and not agent.stopping
-            and self.world.loop.time() >= agent.connected_since + TOLERANCE
-        )
 
     def scan(self) -> None:
         """What is known on both sides agrees."""
         leader = self.world.leader
         if leader is None or leader.registry is None:
             return
-        table = leader.registry._life.table
+        table, now = leader.registry._life.table, self.world.loop.time()
         for agent in self.world.agents.values():
-            if self._firm(agent):
+            if self.world.firm(agent) and now >= agent.connected_since + TOLERANCE:
                 for key, session in agent.sessions.items():
                     if session.answer and not session.asked_to_end:
-                        fresh = self.world.loop.time() < session.up_since + TOLERANCE
+                        fresh = now < session.up_since + TOLERANCE
                         known = table.get(key)
                         mine = known is not None and known.agent is not None and known.agent.name == agent.name
                         self.check("no session is lost", fresh or mine, f"{key} runs on {agent.name}")
@@ -245,3 +233,14 @@ class Checks:
                         known.agent is broker_agent and known.status != Status.STATUS_QUEUEING,
                         f"{known.id} on {broker_agent.name}",
                     )
+
+
+def _about(replica: Replica, verb: str, plural: str, key: Key, body: Any) -> tuple[int, str, object] | None:
+    """What a request is for, if it may be made only once."""
+    if plural != PODS:
+        return None
+    if verb == "patch":
+        meta = body["metadata"]
+        adoption = "ownerReferences" in meta
+        return (id(replica), "adopt", (meta["uid"], meta["resourceVersion"])) if adoption else None
+    return id(replica), verb, key if verb == "create" else body

@@ -118,7 +118,8 @@ class SimClient:
         assert key is not None
         patch = msgspec.json.decode(msgspec.json.encode(body))
         self._told("patch", plural, key, patch)
-        return await self._request(plural, self._pool_of(plural, key), lambda: self.api.patch_meta(plural, key, patch))
+        pool = self._pool_of(plural, key)
+        return await self._until("patch", plural, key, patch, pool, lambda: self.api.patch_meta(plural, key, patch))
 
     async def delete(self, path: str, *, uid: str | None = None, **_: object) -> bytes:
         plural, key, _subresource = parse(path)
