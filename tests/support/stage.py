@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ STAGES = ("fleet", "node", "plane")
 KEEP_LOGS = "keep logs"
 """What a test session that failed writes into the pipe before it closes it."""
 _DOWN_TIMEOUT = 60.0
+_KEPT_LOGS = 20
 
 
 def main() -> int:
@@ -48,18 +51,40 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     """Run the stage in namespaces of its own until told to end; then nothing of it is left but, if wanted, its logs."""
     inputs = prepare(options.stage)
-    directory = Path(tempfile.mkdtemp(prefix=f"velda-{options.stage}-"))
-    keep_logs = True
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as door:
+    sweep()
+    directory = Path(tempfile.gettempdir()) / f"velda-{options.stage}-{uuid.uuid4().hex[:10]}"
+    with _claimed(directory), socket.create_server(("127.0.0.1", 0)) as door:
+        directory.mkdir(mode=0o700)
+        keep_logs = True
+        try:
             supervisor = _Supervisor(options.stage, directory, door, inputs)
             keep_logs = asyncio.run(supervisor.run(detached=options.detached))
-    finally:
-        if keep_logs:
-            _save_logs(directory, options.stage)
-        shutil.rmtree(directory, ignore_errors=True)
-        cgroups.remove(directory.name)
+        finally:
+            if keep_logs:
+                _save_logs(directory, options.stage)
+            _remove(directory)
     return supervisor.exit_code
+
+
+def sweep() -> None:
+    """Remove what is left of stages that were killed so hard that nobody could clean up."""
+    for stage in STAGES:
+        for directory in Path(tempfile.gettempdir()).glob(f"velda-{stage}-*"):
+            with contextlib.suppress(OSError), _claimed(directory):
+                _remove(directory)
+
+
+@contextlib.contextmanager
+def _claimed(directory: Path) -> Iterator[None]:
+    """The stage's name, which the kernel gives back however its owner ends; OSError where somebody has it."""
+    with socket.socket(socket.AF_UNIX) as claim:
+        claim.bind(f"\0{directory}")
+        yield
+
+
+def _remove(directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    cgroups.remove(directory.name)
 
 
 def prepare(stage: str) -> list[str]:
@@ -116,10 +141,14 @@ async def _told_to_end(*, detached: bool) -> str:
 
 
 def _save_logs(directory: Path, stage: str) -> None:
-    target = CHECKOUT / ".cache" / "logs" / f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    """The newest few are kept."""
+    kept = CHECKOUT / ".cache" / "logs"
+    target = kept / f"{time.strftime('%Y%m%d-%H%M%S')}-{stage}-{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         shutil.copytree(directory / "logs", target)
         print(f"The {stage} stage's logs are kept in {target}", file=sys.stderr)
+    for old in sorted(kept.glob("*"))[:-_KEPT_LOGS]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def up(options: argparse.Namespace) -> int:
@@ -127,14 +156,25 @@ def up(options: argparse.Namespace) -> int:
     if (known := _read_state(options.stage)) is not None:
         print(f"The {options.stage} stage is up already: export KUBECONFIG={known['kubeconfig']}")
         return 0
+    prepare(options.stage)
     command = [sys.executable, "-m", "tests.support.stage", "run", options.stage, "--detached"]
-    process = subprocess.Popen(
-        command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
+    said = _state_file(options.stage).with_suffix(".log")
+    with said.open("w") as errors:  # ours may be a pipe, and whoever reads that would wait for the stage to end
+        process = subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        return process.wait() or 1
+        process.wait()
+        print(said.read_text().rstrip(), file=sys.stderr)
+        return 1
     description = json.loads(line)
     _state_file(options.stage).write_text(json.dumps({**description, "pid": process.pid}))
     print(f"The {options.stage} stage is up: export KUBECONFIG={description['kubeconfig']}")
@@ -155,6 +195,7 @@ def down(options: argparse.Namespace) -> int:
             raise StageError(f"the stage (pid {known['pid']}) does not end; its files are in {known['directory']}")
         time.sleep(0.1)
     _state_file(options.stage).unlink()
+    _state_file(options.stage).with_suffix(".log").unlink(missing_ok=True)
     print(f"The {options.stage} stage is gone")
     return 0
 
@@ -167,6 +208,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def _state_file(stage: str) -> Path:
+    cache_root().mkdir(parents=True, exist_ok=True)
     return cache_root() / f"{stage}.stage.json"
 
 
