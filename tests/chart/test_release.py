@@ -99,10 +99,13 @@ class Release:
                 over.set()
             assert written.result() > 0
 
+    def pods(self, label: str = "app.kubernetes.io/component=server") -> list[str]:
+        found = self.fleet.get("pods", f"--namespace={NAMESPACE}", f"--selector={label}")["items"]
+        return [item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]]
+
     def pod(self) -> str:
-        names = self.fleet.get("pods", f"-n={NAMESPACE}", "-l=app.kubernetes.io/component=server")["items"]
-        (name,) = (item["metadata"]["name"] for item in names if "deletionTimestamp" not in item["metadata"])
-        return str(name)
+        (name,) = self.pods()
+        return name
 
     def remains(self) -> list[str]:
         """Everything in the cluster that mentions us."""
@@ -203,15 +206,18 @@ def test_a_crd_of_somebody_else_stays_with_its_pools(release: Release) -> None:
     assert "finalizers" not in release.fleet.get("agentpool", "cpu", f"-n={namespace}")["metadata"]
 
 
-def test_some_namespaces_are_served_and_others_left_alone(release: Release) -> None:
+def test_two_replicas_serve_some_namespaces_and_leave_others_alone(release: Release) -> None:
     served, other = release.namespace(), release.namespace()
-    release.install(f"--set=namespaces={{{served}}}")
+    release.install(f"--set=namespaces={{{served}}}", "--set=replicas=2")
     release.apply("cpu", served)
     release.joined("cpu", served)
     release.apply("cpu", other)
     release.test()
     assert "status" not in release.fleet.get("agentpool", "cpu", f"-n={other}")
-    assert "forbidden" not in release.fleet.log(release.pod()).lower()
+    assert len(release.pods()) == 2
+    assert len(release.pods("velda.io/role=leader")) == 1
+    for pod in release.pods():
+        assert "forbidden" not in release.fleet.log(pod).lower()
     release.uninstall()
     assert release.remains() == []
 
