@@ -35,8 +35,11 @@ class Kind(IntEnum):
     """Annotations that help others decide."""
 
 
-WEIGHTS = {Kind.URGENT: 12, Kind.REMOVE: 4, Kind.CREATE: 4, Kind.HINT: 1}
-"""Of calls started while all kinds wait."""
+WEIGHTS = (12, 4, 4, 1)
+"""Of the calls started while all kinds wait, by kind."""
+
+
+_KINDS = tuple(Kind)
 
 
 class Taken(NamedTuple, Generic[K, C]):
@@ -53,16 +56,16 @@ class Calls(Generic[K, C]):
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_flight = 0
-        self._waiting: dict[Kind, OrderedDict[K, deque[C]]] = {kind: OrderedDict() for kind in Kind}
+        self._waiting: list[OrderedDict[K, deque[C]]] = [OrderedDict() for _ in Kind]
         self._held: dict[K, int] = {}
         self._hints = 0
         self._clock = 0.0
-        self._due = dict.fromkeys(Kind, 0.0)
+        self._due = [0.0 for _ in Kind]
         """When each kind is due, on a clock of its own that each call moves by one over the weight."""
 
     def __len__(self) -> int:
         """How many wait."""
-        return sum(len(calls) for pools in self._waiting.values() for calls in pools.values())
+        return sum(len(calls) for pools in self._waiting for calls in pools.values())
 
     def add(self, pool: K, kind: Kind, call: C) -> None:
         pools = self._waiting[kind]
@@ -74,7 +77,10 @@ class Calls(Generic[K, C]):
         """The next call, which is under way from now on; None if none may start now."""
         if self.in_flight >= self.limit:
             return None
-        for kind in sorted(Kind, key=lambda kind: (self._due[kind], kind)):
+        kinds = [kind for kind in _KINDS if self._waiting[kind]]
+        if len(kinds) > 1:
+            kinds.sort(key=self._due.__getitem__)
+        for kind in kinds:
             if (pool := self._next_pool(kind)) is not None:
                 return Taken(pool, kind, self._start(pool, kind))
         return None
@@ -100,7 +106,10 @@ class Calls(Generic[K, C]):
         if kind is Kind.HINT and self._hints >= max(1, self.limit // HINTS_PART):
             return None
         most = SHARE * (self.limit - self.in_flight)
-        return next((pool for pool in self._waiting[kind] if self._held.get(pool, 0) < most), None)
+        for pool in self._waiting[kind]:
+            if self._held.get(pool, 0) < most:
+                return pool
+        return None
 
     def _start(self, pool: K, kind: Kind) -> C:
         pools = self._waiting[kind]

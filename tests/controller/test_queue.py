@@ -99,6 +99,42 @@ async def test_of_two_times_the_earlier_one_counts() -> None:
         assert await handled.get() >= now + 0.01
 
 
+async def test_a_key_that_rests_is_handled_once_for_all_that_came_meanwhile() -> None:
+    handled = asyncio.Queue[float]()
+    loop = asyncio.get_running_loop()
+    rest = 0.05
+
+    async def handler(key: str) -> None:
+        handled.put_nowait(loop.time())
+        queue.rest(key, loop.time() + rest)
+        if handled.qsize() == 1:
+            queue.add(key)  # as if something had happened while it ran
+
+    async with running(handler) as queue:
+        queue.add("a")
+        first = await handled.get()
+        for _ in range(100):
+            queue.add("a")
+            queue.add_at("a", loop.time())
+            await asyncio.sleep(0)
+        assert handled.empty()
+        assert await handled.get() >= first + rest
+        assert handled.empty()
+
+
+async def test_a_key_does_not_rest_for_another() -> None:
+    handled = asyncio.Queue[str]()
+
+    async def handler(key: str) -> None:
+        queue.rest(key, asyncio.get_running_loop().time() + 3600)
+        handled.put_nowait(key)
+
+    async with running(handler) as queue:
+        for key in "ab":
+            queue.add(key)
+            assert await handled.get() == key
+
+
 async def test_spawned_work_that_raises_harms_nobody() -> None:
     handled = asyncio.Event()
 

@@ -59,8 +59,8 @@ def test_sessions_that_wait_come_first_but_starve_nobody() -> None:
         fill(calls, "others", kind, 1000)
     turns = served(calls)
     assert next(turns).kind is Kind.URGENT
-    kinds = Counter(next(turns).kind for _ in range(10 * sum(WEIGHTS.values())))
-    for kind, weight in WEIGHTS.items():
+    kinds = Counter(next(turns).kind for _ in range(10 * sum(WEIGHTS)))
+    for kind, weight in zip(Kind, WEIGHTS, strict=True):
         assert abs(kinds[kind] - 10 * weight) <= 1
 
 
