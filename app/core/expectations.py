@@ -27,15 +27,16 @@ class Expectations:
     def deletion_failed(self, uid: str) -> None:
         self._deleted.pop(uid, None)
 
-    def observe(self, name: str, uid: str, *, gone: bool) -> bool:
-        """The watch has shown this pod: it exists (``gone`` False), or it is terminating or deleted.
-
-        True for a creation that was expected, while others still are: all is as it was known to become.
-        """
-        created = self._created.pop(name, None)
+    def observe(self, name: str, uid: str, *, gone: bool) -> None:
+        """The watch has shown this pod: it exists (``gone`` False), or it is terminating or deleted."""
+        self._created.pop(name, None)
         if gone:
             self._deleted.pop(uid, None)
-        return created is not None and bool(self._created) and not gone
+
+    @property
+    def filling(self) -> bool:
+        """Creations were asked for that are not seen yet."""
+        return bool(self._created)
 
     def creating(self, *, now: float) -> Collection[str]:
         """Names asked for and not seen yet."""
