@@ -25,6 +25,16 @@ def make(name: str) -> list[tuple[str, str]]:
     return mounts
 
 
+def writable() -> bool:
+    """Whether this machine lets us make cgroups."""
+    hierarchies = _hierarchies()
+    return bool(hierarchies) and all(os.access(path, os.W_OK) and _is_mounted_writable(path) for path in hierarchies)
+
+
+def _is_mounted_writable(path: Path) -> bool:
+    return not os.statvfs(path).f_flag & os.ST_RDONLY
+
+
 def remove(name: str) -> None:
     """Once every process in it has ended, which takes the kernel a moment after a kill."""
     for hierarchy in _hierarchies():
