@@ -236,7 +236,7 @@ class Registry:
     def drain(self, pool: NamespacedName, agent: str) -> bool:
         state = self._life.pool(pool)
         known = state.agents.get(agent)
-        if known and known.sessions:
+        if known and known.link and known.sessions:
             return False
         state.barred.add(agent)
         if known:

@@ -36,10 +36,13 @@ log = structlog.get_logger()
 
 @dataclass(eq=False, slots=True)
 class _Call:
+    pool: NamespacedName
     send: Callable[[], Awaitable[object]]
     answer: Answer
     doubtful: Callable[[ApiError], None] | None = None
     """Told of each attempt without a definite answer; a call without it is not tried again."""
+    doubt: ApiError | None = None
+    """The last such attempt's."""
     attempts: int = 0
 
 
@@ -87,7 +90,7 @@ class Actuator:
 
         ``doubtful`` is told of each attempt that ended without a definite answer, before it is repeated.
         """
-        call = self._creating[pod] = _Call(partial(self._create, pod, body), _answer(), doubtful)
+        call = self._creating[pod] = _Call(pool, partial(self._create, pod, body), _answer(), doubtful)
         call.answer.add_done_callback(lambda _: self._creating.pop(pod, None))
         return self._submit(pool, Kind.URGENT if urgent else Kind.CREATE, call)
 
@@ -101,7 +104,7 @@ class Actuator:
     def delete(self, pod: NamespacedName, *, uid: str, pool: NamespacedName) -> Answer:
         """Delete that very pod; carried out once it is gone or going."""
         send = partial(self._delete, pod, uid)
-        return self._submit(pool, Kind.REMOVE, _Call(send, _answer(), lambda error: None))
+        return self._submit(pool, Kind.REMOVE, _Call(pool, send, _answer(), lambda error: None))
 
     def annotate(
         self, pod: NamespacedName, annotations: Mapping[str, str], *, uid: str, pool: NamespacedName
@@ -109,12 +112,20 @@ class Actuator:
         """Set the pod's annotations once all else had its turn; tried once, for it is no loss."""
         body = {"metadata": {"uid": uid, "annotations": annotations}}
         send = partial(self._client.merge_patch, paths.pod(pod), body, patient=False)
-        return self._submit(pool, Kind.HINT, _Call(send, _answer()))
+        return self._submit(pool, Kind.HINT, _Call(pool, send, _answer()))
 
     def withdraw(self, pool: NamespacedName) -> None:
-        """Forget the pool's creations and hints that wait for their turn; their answers are cancelled."""
+        """Send no more of the pool's creations and hints.
+
+        The answer of what was never sent is cancelled; of what was tried in vain it is the last error.
+        """
         for call in self._calls.withdraw(pool, Kind.URGENT, Kind.CREATE, Kind.HINT):
-            call.answer.cancel()
+            _give_up(call)
+        for call in [call for call in self._creating.values() if call.pool == pool]:
+            call.doubtful = None
+            if sleeping := self._sleeping.pop(call, None):
+                sleeping.cancel()
+                _give_up(call)
 
     async def _create(self, pod: NamespacedName, body: bytes) -> None:
         try:
@@ -197,7 +208,7 @@ class Actuator:
         elif call.doubtful is None:
             _settle(call, error)
         else:
-            call.attempts += 1
+            call.attempts, call.doubt = call.attempts + 1, error
             if call.attempts >= TOLD_AFTER or not overload:
                 call.doubtful(error)
             delay = min(RETRY_MAX, RETRY_FIRST * 2.0 ** (call.attempts - 1))
@@ -244,6 +255,13 @@ def problem_of(error: ApiError) -> Problem:
 
 def _answer() -> Answer:
     return asyncio.get_running_loop().create_future()
+
+
+def _give_up(call: _Call) -> None:
+    if call.doubt:
+        _settle(call, call.doubt)
+    else:
+        call.answer.cancel()
 
 
 def _settle(call: _Call, error: ApiError | None) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 import msgspec
 import structlog
 
-from app.controller.actuator import Answer, problem_of
+from app.controller.actuator import Answer, is_doubtful, problem_of
 from app.controller.parts import Parts, Subject
 from app.core import breaker as breakers
 from app.core.diagnosis import Problem
@@ -36,13 +36,12 @@ class Creations:
         key, state = subject.key, subject.state
         if not plan.create or not plan.version or not isinstance(state.spec, PoolSpec):
             return
-        now = asyncio.get_running_loop().time()
         config_map = subject.pool.metadata.annotation(CONFIG_MAP_ANNOTATION) or self._parts.config_maps.name
         names = [pod_name(key.name, secrets.token_hex(4)) for _ in range(plan.create)]
         spec = msgspec.structs.replace(state.spec, template=plan.version.template, template_hash=plan.version.target)
         bodies = encode_pods(subject.pool, spec, names=names, config_map=config_map)
         for name in names:
-            state.expectations.expect_creation(name, now=now)
+            state.expectations.expect_creation(name)
             self._parts.trace(key, AgentAsked, name)
         log.info("creating agents", pool=str(key), count=plan.create, reason=plan.create_reason)
         self._parts.queue.spawn(self._create(subject, bodies, plan), name=f"create for {key}")
@@ -50,6 +49,11 @@ class Creations:
     async def _create(self, subject: Subject, bodies: dict[str, bytes], plan: Plan) -> None:
         key = subject.key
         await self._parts.config_maps.ensure(key.namespace)
+        if subject.state.closing:
+            for name in bodies:
+                subject.state.expectations.creation_failed(name)
+            self._parts.queue.add(key)
+            return
         answers = []
         for number, (name, body) in enumerate(bodies.items()):
             answer = self._parts.actuator.create(
@@ -71,8 +75,10 @@ class Creations:
         error = None if answer.cancelled() else answer.result()
         failed = answer.cancelled() or error is not None
         self._parts.trace(subject.key, AgentRemoved if failed else AgentCreated, name)
-        if failed:
+        if answer.cancelled() or (error and not is_doubtful(error)):
             state.expectations.creation_failed(name)
+        else:
+            state.expectations.creation_answered(name, now=asyncio.get_running_loop().time())
         if error:
             self._failed(subject, error)
         elif not answer.cancelled():

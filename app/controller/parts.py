@@ -72,6 +72,8 @@ class PoolState:
         self.status_in_flight = False
         self.status_sent: tuple[str, Mapping[str, Any]] | None = None
         """The last status sent, with the resourceVersion of the pool that it was made from."""
+        self.closing = False
+        """It is being deleted: nothing is created for it any more."""
         self.adopting: dict[str, str] = {}
         """The resourceVersion that an adoption was last asked for with, by the pod's uid."""
         self.hinted = Hinted()

@@ -6,6 +6,8 @@ import asyncio
 import random
 import time
 
+import structlog
+
 from app.controller.actuator import Actuator
 from app.controller.cache import PoolCache
 from app.controller.config_maps import ConfigMaps
@@ -18,7 +20,7 @@ from app.controller.writes import Writes, with_sent_status
 from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
 from app.core.reconcile import Observed, Plan, reconcile, remember
-from app.core.trace import AgentCreated, AgentRemoved, LimitsSet, Recorder, nobody
+from app.core.trace import AgentCreated, LimitsSet, Recorder, nobody
 from app.core.validation import validate
 from app.kube.client import Client
 from app.kube.events import EventRecorder
@@ -26,6 +28,8 @@ from app.model.agentpool import AgentPool
 from app.model.meta import NamespacedName
 from app.model.pod import Pod
 from app.obs import metrics
+
+log = structlog.get_logger()
 
 REST = 9
 """A pool rests for so many times as long as its plan took to make, so that events take a tenth of a core at most."""
@@ -183,6 +187,7 @@ class PoolController:
     async def _apply(self, subject: Subject, plan: Plan) -> None:
         if plan.close:
             self._agents.close_pool(subject.key)
+            subject.state.closing = True
             self._actuator.withdraw(subject.key)
         if plan.finalizers is not None:
             await self._writes.finalizers(subject, plan.finalizers)
@@ -190,6 +195,8 @@ class PoolController:
         if plan.status is not None and plan.status_first:
             await self._writes.status(subject, plan.status)
         for event in plan.events:
+            if event.type == "Warning":
+                log.warning(event.message, pool=str(subject.key), reason=event.reason)
             self._events.record(subject.pool, event.type, event.reason, event.message)
         if plan.failure:
             self._creations.tell_failure(subject, plan.failure)

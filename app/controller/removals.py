@@ -16,6 +16,9 @@ from app.core.trace import AgentRemoved
 from app.core.workers import State
 from app.model.meta import NamespacedName
 
+DOOMED = (State.RUNNING, State.FINISHED)
+"""Removed even with a session: running agents of a pool that is deleted, and those whose pod has ended."""
+
 log = structlog.get_logger()
 
 
@@ -26,13 +29,12 @@ class Removals:
         self._parts = parts
 
     def start(self, subject: Subject, removals: Sequence[Removal]) -> None:
-        now = asyncio.get_running_loop().time()
         key, state = subject.key, subject.state
         for removal in removals:
             worker = removal.worker
-            if not self._parts.agents.drain(key, worker.name) and worker.state in (State.IDLE, State.PENDING):
-                continue  # a session was dispatched to it in the same instant
-            state.expectations.expect_deletion(worker.uid, now=now)
+            if not self._parts.agents.drain(key, worker.name) and worker.state not in DOOMED:
+                continue  # it came back, or a session was dispatched to it, in the same instant
+            state.expectations.expect_deletion(worker.uid)
             self._parts.trace(key, AgentRemoved, worker.name)
             log.info("deleting agent", pool=str(key), pod=worker.name, state=worker.state.value, reason=removal.reason)
             pod = NamespacedName(key.namespace, worker.name)
@@ -45,6 +47,7 @@ class Removals:
         worker, events = removal.worker, self._parts.events
         error = answer.result()
         if error is None:
+            subject.state.expectations.deletion_answered(worker.uid, now=asyncio.get_running_loop().time())
             events.record(subject.pool, "Normal", "Deleted", f"Deleted agent {worker.name}: {removal.reason}")
             return
         self._parts.agents.undrain(subject.key, worker.name)

@@ -41,9 +41,9 @@ class AgentDirectory(Protocol):
         ...
 
     def drain(self, pool: NamespacedName, agent: str) -> bool:
-        """Take an agent out of dispatch before its pod is deleted; False, and nothing done, if it has a session.
+        """Take an agent out of dispatch before its pod is deleted; False, and nothing done, if it serves a session.
 
-        True as well for an agent that never joined: a later join of it is refused.
+        True as well for an agent that never joined or was lost: it is refused when it joins (again).
         """
         ...
 

@@ -5,24 +5,35 @@ from __future__ import annotations
 from collections.abc import Collection
 
 TTL = 300.0
-"""Seconds after which an expectation is given up (source: ReplicaSet's ExpectationsTimeout)."""
+"""Seconds after its answer after which an expectation is given up (source: ReplicaSet's ExpectationsTimeout)."""
+NEVER = float("inf")
 
 
 class Expectations:
-    """One pool's pods on their way: created by name (ours to choose), deleted by uid. Times are monotonic seconds."""
+    """One pool's pods on their way: created by name (ours to choose), deleted by uid. Times are monotonic seconds.
+
+    What has no answer yet is expected for as long as that takes; only then the watch's time begins.
+    """
 
     def __init__(self) -> None:
         self._created: dict[str, float] = {}
         self._deleted: dict[str, float] = {}
 
-    def expect_creation(self, name: str, *, now: float) -> None:
-        self._created[name] = now + TTL
+    def expect_creation(self, name: str) -> None:
+        self._created[name] = NEVER
+
+    def creation_answered(self, name: str, *, now: float) -> None:
+        """The API server made it, or nobody knows and nobody will ask again."""
+        _answered(self._created, name, now)
 
     def creation_failed(self, name: str) -> None:
         self._created.pop(name, None)
 
-    def expect_deletion(self, uid: str, *, now: float) -> None:
-        self._deleted[uid] = now + TTL
+    def expect_deletion(self, uid: str) -> None:
+        self._deleted[uid] = NEVER
+
+    def deletion_answered(self, uid: str, *, now: float) -> None:
+        _answered(self._deleted, uid, now)
 
     def deletion_failed(self, uid: str) -> None:
         self._deleted.pop(uid, None)
@@ -40,16 +51,20 @@ class Expectations:
 
     def creating(self, *, now: float) -> Collection[str]:
         """Names asked for and not seen yet."""
-        self._drop_expired(self._created, now)
+        _drop_expired(self._created, now)
         return self._created.keys()
 
     def deleting(self, *, now: float) -> Collection[str]:
         """Uids whose deletion was asked for and is not seen yet."""
-        self._drop_expired(self._deleted, now)
+        _drop_expired(self._deleted, now)
         return self._deleted.keys()
 
-    @staticmethod
-    def _drop_expired(deadlines: dict[str, float], now: float) -> None:
-        # Insertion order is deadline order: only the head can have expired.
-        while deadlines and (head := next(iter(deadlines))) and deadlines[head] <= now:
-            del deadlines[head]
+
+def _answered(deadlines: dict[str, float], what: str, now: float) -> None:
+    if deadlines.pop(what, None) is not None:
+        deadlines[what] = now + TTL
+
+
+def _drop_expired(deadlines: dict[str, float], now: float) -> None:
+    for what in [what for what, deadline in deadlines.items() if deadline <= now]:
+        del deadlines[what]

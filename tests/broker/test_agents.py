@@ -288,6 +288,20 @@ def test_an_agent_that_never_joined_is_drained_too(world: World) -> None:
     world.join("a")
 
 
+def test_a_lost_agent_is_drained_with_its_sessions_and_may_not_come_back(world: World) -> None:
+    agent = world.join("a")
+    world.request("s")
+    agent.starts("s")
+    world.registry.lost(agent)
+    assert world.registry.drain(CPU, "a")
+    with pytest.raises(RefusedError, match="is being removed"):
+        world.join("a", execution("s"))
+    assert world.statuses() == {"s": "STALE"}
+    world.registry.undrain(CPU, "a")
+    world.join("a", execution("s"))
+    assert world.statuses() == {"s": "RUNNING"}
+
+
 def test_an_agent_whose_pod_is_terminating_keeps_its_sessions_and_gets_no_more(world: World) -> None:
     agent = world.join("a", slots=2)
     world.request("s")

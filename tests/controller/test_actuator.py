@@ -38,6 +38,7 @@ class FaultClient:
         self.calls: list[tuple[str, Any]] = []
         self.in_flight = 0
         self.most = 0
+        self.called = asyncio.Event()
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -49,6 +50,7 @@ class FaultClient:
 
     async def _answer(self, kind: str, what: Any) -> bytes:
         self.calls.append((kind, what))
+        self.called.set()
         self.in_flight += 1
         self.most = max(self.most, self.in_flight)
         try:
@@ -110,14 +112,35 @@ async def test_what_is_not_definite_is_repeated(bench: Bench, status: int) -> No
 async def test_a_pod_that_the_watch_has_shown_is_not_asked_for_again(bench: Bench) -> None:
     """It may be gone again by the next attempt, which would then make another under its name."""
     bench.client.outcomes = [LOST]
-    creation = bench.start()
-    while not bench.doubts:
-        await asyncio.sleep(0)
+    doubted = asyncio.Event()
+    creation = bench.actuator.create(POD, b"{}", pool=POOL, doubtful=lambda error: doubted.set())
+    await asyncio.wait_for(doubted.wait(), TIMEOUT)
     bench.actuator.seen(POD)
     assert await asyncio.wait_for(creation, TIMEOUT) is None
     bench.actuator.seen(POD)
     assert await bench.delete() is None
     assert [kind for kind, _ in bench.client.calls] == ["create", "delete"]
+
+
+async def test_what_a_closed_pool_asked_for_in_vain_is_given_up_with_its_doubt(bench: Bench) -> None:
+    bench.client.outcomes = [LOST]
+    doubted = asyncio.Event()
+    creation = bench.actuator.create(POD, b"{}", pool=POOL, doubtful=lambda error: doubted.set())
+    await asyncio.wait_for(doubted.wait(), TIMEOUT)
+    bench.actuator.withdraw(NamespacedName("ns", "another"))
+    assert not creation.done()
+    bench.actuator.withdraw(POOL)
+    assert await asyncio.wait_for(creation, TIMEOUT) is LOST
+
+
+async def test_what_is_under_way_for_a_closed_pool_is_not_repeated(bench: Bench) -> None:
+    bench.client.outcomes = [LOST]
+    bench.client.hold.clear()
+    creation = bench.start()
+    await asyncio.wait_for(bench.client.called.wait(), TIMEOUT)
+    bench.actuator.withdraw(POOL)
+    bench.client.hold.set()
+    assert await asyncio.wait_for(creation, TIMEOUT) is LOST
 
 
 async def test_a_refusal_is_told_and_not_repeated(bench: Bench) -> None:
