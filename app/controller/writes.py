@@ -116,7 +116,7 @@ class Writes:
         except ApiError as error:
             log.warning("pod not adopted", pool=str(subject.key), pod=meta.name, error=str(error))
             if not error.conflict:
-                del subject.state.adopting[meta.uid]
+                subject.state.adopting.pop(meta.uid, None)
                 self._queue.add_at(subject.key, asyncio.get_running_loop().time() + ADOPTION_INTERVAL)
 
 
