@@ -208,5 +208,6 @@ class PoolController:
             self._writes.adopt(subject, pod)
         if plan.status is not None and not plan.status_first:
             self._writes.offer_status(subject, plan.status)
-        if plan.next_at is not None:
-            self._queue.add_at(subject.key, plan.next_at)
+        for due in (plan.next_at, subject.state.expectations.next_expiry):
+            if due is not None:
+                self._queue.add_at(subject.key, due)

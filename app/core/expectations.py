@@ -59,6 +59,12 @@ class Expectations:
         _drop_expired(self._deleted, now)
         return self._deleted.keys()
 
+    @property
+    def next_expiry(self) -> float | None:
+        """When the next is given up; nothing may happen until then that would have anybody look again."""
+        deadlines = (*self._created.values(), *self._deleted.values())
+        return min((deadline for deadline in deadlines if deadline < NEVER), default=None)
+
 
 def _answered(deadlines: dict[str, float], what: str, now: float) -> None:
     if deadlines.pop(what, None) is not None:

@@ -9,6 +9,7 @@ def test_what_has_no_answer_is_expected_for_as_long_as_that_takes() -> None:
     expectations = Expectations()
     expectations.expect_creation("a")
     expectations.expect_deletion("uid")
+    assert expectations.next_expiry is None
     assert list(expectations.creating(now=10 * TTL)) == ["a"]
     assert list(expectations.deleting(now=10 * TTL)) == ["uid"]
 
@@ -21,6 +22,7 @@ def test_after_the_answer_the_watch_has_a_limited_time() -> None:
     expectations.deletion_answered("uid", now=1000.0)
     assert list(expectations.creating(now=1000.0 + TTL - 1)) == ["a"]
     assert list(expectations.deleting(now=1000.0 + TTL - 1)) == ["uid"]
+    assert expectations.next_expiry == 1000.0 + TTL
     assert not expectations.creating(now=1000.0 + TTL)
     assert not expectations.deleting(now=1000.0 + TTL)
 
