@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 import structlog
 
+from app.controller.config_maps import ConfigMap
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.config import connect
@@ -29,6 +30,10 @@ log = structlog.get_logger()
 
 class _Item(msgspec.Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
+
+
+class _ConfigMaps(msgspec.Struct, frozen=True):
+    items: tuple[ConfigMap, ...] = ()
 
 
 class _List(msgspec.Struct, frozen=True):
@@ -108,7 +113,9 @@ async def delete_config_maps(client: Client, *, namespaces: Sequence[str], name:
     query = {"fieldSelector": f"metadata.name={name}", "labelSelector": f"{MANAGED_BY_LABEL}={MANAGER}"}
     for namespace in namespaces or (None,):
         path = paths.config_maps(namespace)
-        for item in msgspec.json.decode(await client.get(path, params=query), type=_List).items:
+        for item in msgspec.json.decode(await client.get(path, params=query), type=_ConfigMaps).items:
+            if not item.ours:
+                continue
             log.info("deleting ConfigMap", config_map=str(item.metadata.key))
             await _settle(client.delete(paths.config_map(item.metadata.key), uid=item.metadata.uid))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import structlog
@@ -19,13 +20,32 @@ KEY = "velda.yaml"
 log = structlog.get_logger()
 
 
-class _ConfigMap(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
+class ManagedFields(msgspec.Struct, frozen=True, rename="camel"):
+    """Who wrote which fields, as the API server keeps it."""
+
+    manager: str = ""
+    fields: dict[str, Any] = msgspec.field(default_factory=dict, name="fieldsV1")
+
+
+class _Meta(ObjectMeta, frozen=True, rename="camel"):
+    managed_fields: tuple[ManagedFields, ...] = ()
+
+
+class ConfigMap(msgspec.Struct, frozen=True):
+    metadata: _Meta = _Meta()
     data: dict[str, str] | None = None
+
+    @property
+    def ours(self) -> bool:
+        """We made it, and nobody else has written its data since: a user who applies one of that name takes it over."""
+        others = (entry for entry in self.metadata.managed_fields if entry.manager != MANAGER)
+        return self.metadata.label(MANAGED_BY_LABEL) == MANAGER and not any(
+            "f:data" in entry.fields for entry in others
+        )
 
 
 class ConfigMaps:
-    """Makes and mends only what carries our managed-by label; a ConfigMap that a user made is never touched.
+    """Makes and keeps only what is ours; a ConfigMap that a user made, or has written to since, is never touched.
 
     ``content`` is the text of velda.yaml; None turns all of this off.
     """
@@ -61,7 +81,7 @@ class ConfigMaps:
         self._checked.pop(namespace, None)
         try:
             found = await self._read(namespace)
-            if found and _ours(found):
+            if found and found.ours:
                 path = paths.config_map(NamespacedName(namespace, self.name))
                 await self._client.delete(path, uid=found.metadata.uid)
         except ApiError as error:
@@ -71,19 +91,19 @@ class ConfigMaps:
     async def _check(self, namespace: str, content: str) -> None:
         try:
             found = await self._read(namespace)
-            if found is None or (_ours(found) and (found.data or {}).get(KEY) != content):
+            if found is None or (found.ours and (found.data or {}).get(KEY) != content):
                 await self._write(namespace, content)
         except ApiError as error:
             log.warning("ConfigMap for agents not written", namespace=namespace, config_map=self.name, error=str(error))
 
-    async def _read(self, namespace: str) -> _ConfigMap | None:
+    async def _read(self, namespace: str) -> ConfigMap | None:
         try:
             body = await self._client.get(paths.config_map(NamespacedName(namespace, self.name)))
         except ApiError as error:
             if error.not_found:
                 return None
             raise
-        return msgspec.json.decode(body, type=_ConfigMap)
+        return msgspec.json.decode(body, type=ConfigMap)
 
     async def _write(self, namespace: str, content: str) -> None:
         body = {
@@ -94,7 +114,3 @@ class ConfigMaps:
         }
         await self._client.apply(paths.config_map(NamespacedName(namespace, self.name)), body)
         log.info("ConfigMap for agents written", namespace=namespace, config_map=self.name)
-
-
-def _ours(found: _ConfigMap) -> bool:
-    return found.metadata.label(MANAGED_BY_LABEL) == MANAGER

@@ -10,14 +10,16 @@ import structlog
 
 from app.controller.actuator import Answer
 from app.controller.parts import Parts, Subject
-from app.core import breaker as breakers
 from app.core.scaling import Removal
 from app.core.trace import AgentRemoved
-from app.core.workers import State
+from app.core.workers import State, Worker
 from app.model.meta import NamespacedName
 
 DOOMED = (State.RUNNING, State.FINISHED)
 """Removed even with a session: running agents of a pool that is deleted, and those whose pod has ended."""
+
+RETRY_AFTER = 5.0
+"""Seconds from a deletion that the API server refused to the next."""
 
 log = structlog.get_logger()
 
@@ -50,8 +52,13 @@ class Removals:
             subject.state.expectations.deletion_answered(worker.uid, now=asyncio.get_running_loop().time())
             events.record(subject.pool, "Normal", "Deleted", f"Deleted agent {worker.name}: {removal.reason}")
             return
-        self._parts.agents.undrain(subject.key, worker.name)
-        subject.state.expectations.deletion_failed(worker.uid)
         log.error("agent not deleted", pool=str(subject.key), pod=worker.name, error=str(error))
         events.record(subject.pool, "Warning", "DeleteFailed", f"Agent {worker.name} not deleted: {error.message}")
-        self._parts.queue.add_at(subject.key, asyncio.get_running_loop().time() + breakers.FIRST_DELAY)
+        # Until then it counts as terminating: what was refused just now is not asked for again at once.
+        asyncio.get_running_loop().call_later(RETRY_AFTER, self._give_up, subject, worker)
+
+    def _give_up(self, subject: Subject, worker: Worker) -> None:
+        """Back into dispatch; the next plan may want it gone again."""
+        subject.state.expectations.deletion_failed(worker.uid)
+        self._parts.agents.undrain(subject.key, worker.name)
+        self._parts.queue.add(subject.key)

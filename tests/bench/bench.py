@@ -128,7 +128,6 @@ def template() -> dict[str, Any]:
     container = {
         "name": "agent",
         "image": "veldaio/agent:latest",
-        "args": ["--pool=bench"],
         "securityContext": {"privileged": True},
         "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
         "volumeMounts": [{"name": "velda-config", "mountPath": "/run/velda"}],

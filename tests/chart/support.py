@@ -36,6 +36,7 @@ VARIANTS: dict[str, Sequence[str]] = {
         "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchFields[0].values={a}",
         "podAnnotations.note=hello",
         "podLabels.team=infra",
+        "trace.enabled=true",
     ),
     "two namespaces": ("namespaces={default,kube-public}",),
     "a name of its own": ("fullnameOverride=scaler", "broker.aliasNamespaces={default,velda}"),

@@ -73,11 +73,15 @@ async def test_it_is_made_where_it_is_missing(bench: Bench) -> None:
     assert found["metadata"]["labels"] == {MANAGED_BY_LABEL: MANAGER}
 
 
-async def test_ours_is_mended(bench: Bench) -> None:
+async def test_a_user_who_applies_one_over_ours_takes_it_over(bench: Bench) -> None:
+    maps = bench.config_maps()
+    await maps.ensure(bench.namespace)
+    meta = {"name": "velda-config", "namespace": bench.namespace}
+    mine = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"velda.yaml": "mine"}}
+    await bench.client.apply(bench.path, mine, manager="kubectl-client-side-apply")
     await bench.config_maps().ensure(bench.namespace)
-    await bench.client.merge_patch(bench.path, {"data": {"velda.yaml": "other", "more": "kept"}})
-    await bench.config_maps().ensure(bench.namespace)
-    assert await bench.data() == {"velda.yaml": CONTENT, "more": "kept"}
+    await maps.pool_gone(bench.namespace)
+    assert await bench.data() == {"velda.yaml": "mine"}
 
 
 async def test_ours_is_brought_to_a_new_content(bench: Bench) -> None:
