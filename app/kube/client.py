@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Self
@@ -24,6 +25,8 @@ RETRY_AFTER_MAX = 10.0
 """Seconds of a Retry-After that a request waits by itself; a longer one is the caller's."""
 TOO_MANY_TRIES = 3
 """How often a request that was told 429 with Retry-After is sent; the last answer is the caller's."""
+LINGERING_TLS = sys.version_info < (3, 12, 8)
+"""Whether asyncio waits for the other side's farewell without end (python/cpython#118960)."""
 LINE_LIMIT = 8 << 20
 """Bytes of one watch event; etcd takes no object above 1.5 MiB."""
 
@@ -120,8 +123,11 @@ class Client:
                     self._credentials.refused(endpoint)
                 if answer.status != 200:
                     raise from_response(answer.status, await answer.read(), answer.headers.get("Retry-After"))
-                async for line in _lines(answer.content):
-                    yield line
+                try:
+                    async for line in _lines(answer.content):
+                        yield line
+                finally:
+                    _abort(answer)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             metrics.API_REQUESTS.labels("WATCH", "0").inc()
             raise _unreachable(call, error) from error
@@ -187,7 +193,7 @@ class Client:
         if self._session is None:
             # trust_env costs 4 to 5 times the request itself.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0),
+                connector=aiohttp.TCPConnector(limit=0, enable_cleanup_closed=LINGERING_TLS),
                 timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT),
                 headers={"User-Agent": f"{MANAGER}/{__version__}", "Accept": JSON},
                 trust_env=False,
@@ -202,6 +208,12 @@ def _fits(wait: float | None, limit: asyncio.Timeout) -> bool:
         return False
     end = limit.when()
     return end is None or asyncio.get_running_loop().time() + wait < end
+
+
+def _abort(answer: aiohttp.ClientResponse) -> None:
+    """Close the connection of an answer that is not at its end, without the farewell of TLS that may never come."""
+    if answer.connection and answer.connection.transport:
+        answer.connection.transport.abort()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:

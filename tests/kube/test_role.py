@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -103,5 +104,4 @@ async def test_a_term_s_end_does_not_wait_for_a_server_that_is_silent(
 ) -> None:
     monkeypatch.setattr(module, "DROP_TIMEOUT", 0.05)
     faults.handler = silence
-    await LeaderLabel(client, namespace="ns", pod="a").drop()
-    assert len(faults.seen) == 1
+    await asyncio.wait_for(LeaderLabel(client, namespace="ns", pod="a").drop(), 20)
