@@ -34,7 +34,7 @@ log = structlog.get_logger()
 REST = 9
 """A pool rests for so many times as long as its plan took to make, so that events take a tenth of a core at most."""
 REST_MAX = 0.5
-FILLING = 0.1
+FILLING = 0.25
 """Seconds that news of a pod may wait while more are on their way, unless it goes: each alone changes no decision."""
 
 
