@@ -44,7 +44,16 @@ class Creations:
             state.expectations.expect_creation(name)
             self._parts.trace(key, AgentAsked, name)
         log.info("creating agents", pool=str(key), count=plan.create, reason=plan.create_reason)
-        self._parts.queue.spawn(self._create(subject, bodies, plan), name=f"create for {key}")
+        self._parts.queue.spawn(self._create_or_give_up(subject, bodies, plan), name=f"create for {key}")
+
+    async def _create_or_give_up(self, subject: Subject, bodies: dict[str, bytes], plan: Plan) -> None:
+        """What was not even asked for is not waited for."""
+        try:
+            await self._create(subject, bodies, plan)
+        except Exception:
+            for name in bodies:
+                subject.state.expectations.creation_failed(name)
+            raise
 
     async def _create(self, subject: Subject, bodies: dict[str, bytes], plan: Plan) -> None:
         key = subject.key

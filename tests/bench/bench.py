@@ -62,8 +62,10 @@ class Bench:
         """Everything in it, the quick way, and wait until no pod is left."""
         pods = await self.count(namespace)
         self.say(f"clearing {namespace} ({pods} pods)")
+        everything = ("delete", "agentpools,replicasets", "--all", f"-n={namespace}", "--wait=false")
+        await asyncio.to_thread(self.cluster.kubectl, *everything)
         await asyncio.to_thread(
-            self.cluster.kubectl, "delete", "agentpools,replicasets", "--all", f"-n={namespace}", "--timeout=120s"
+            self.cluster.kubectl, "wait", "agentpools", "--all", f"-n={namespace}", "--for=delete", "--timeout=180s"
         )
         async with self.watching(namespace) as watch:
             await watch.reaches(0, timeout=120)

@@ -62,7 +62,7 @@ async def reaction(bench: Bench, *, samples: int = 200, resting: int = RESTING) 
             times.append((seen - began) * 1000)
             await session
         await bench.remove(namespace)
-    await bench.remove(others)
+        await bench.remove(others)
     p50, p99 = percentile(times, 0.5), percentile(times, 0.99)
     bench.line(
         "reaction",

@@ -72,7 +72,7 @@ async def test_6_at_the_maximum_sessions_queue_by_priority_then_arrival(
 async def test_10_11_after_a_restart_nothing_is_done_while_agents_may_return_and_the_lost_one_goes_in_the_end(
     velda: Product, fleet: Fleet, namespace: str, sessions: Sessions
 ) -> None:
-    velda.apply(pool("p", minReplicas=3, maxIdle=5, killUnknownAfterSecond=12), namespace=namespace)
+    velda.apply(pool("p", minReplicas=3, maxIdle=5, killUnknownAfterSecond=30), namespace=namespace)
     velda.wait("p", namespace=namespace, idleReplicas=3)
     session = await sessions.run(f"{namespace}/p")
     await asyncio.to_thread(velda.wait, "p", namespace=namespace, runningReplicas=1, idleReplicas=2)
@@ -84,7 +84,7 @@ async def test_10_11_after_a_restart_nothing_is_done_while_agents_may_return_and
     await asyncio.to_thread(velda.restart)
     await asyncio.to_thread(velda.wait, "p", namespace=namespace, unknownReplicas=1, runningReplicas=1)
     assert {pod["metadata"]["uid"] for pod in velda.pods("p", namespace=namespace)} == before.keys()
-    await asyncio.to_thread(fleet.kubectl, "wait", f"pod/{lost}", f"-n={namespace}", "--for=delete", "--timeout=40s")
+    await asyncio.to_thread(fleet.kubectl, "wait", f"pod/{lost}", f"-n={namespace}", "--for=delete", "--timeout=80s")
     await asyncio.to_thread(velda.wait, "p", namespace=namespace, unknownReplicas=0)
     running = [pod for pod in velda.pods("p", namespace=namespace) if pod["status"].get("podIP") == host]
     assert running[0]["metadata"]["uid"] in before
