@@ -150,6 +150,7 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         decay_since=memory.decay_since,
         breaker=breaker,
         template_hash=version.target,
+        rolling=spec.rollout.strategy == "RollingUpdate",
     )
     version = rollouts.advance(version, pool, spec.rollout, seen.revisions, wall=seen.wall)
     if pool.template_hash != version.target:

@@ -47,6 +47,8 @@ class Pool(msgspec.Struct, frozen=True):
     breaker: Breaker = CLOSED
     template_hash: str = ""
     """Of the template that new agents are made from."""
+    rolling: bool = False
+    """Idle agents of another template are being replaced."""
 
     counts: Tally = NOBODY
     """Of ``workers``; made here, whatever was given."""
@@ -192,6 +194,9 @@ def _down(pool: Pool, now: float) -> Decision:
         rule, reason = Rule.MAX_REPLICAS, f"{_agents(size)} are above maxReplicas {limits.max_replicas}"
         removals.append(Removal(worker, reason))
         size, idle = size - 1, idle - worker.free
+    if pool.rolling and pool.counts.outdated[State.IDLE]:
+        # Those that are to replace others would only be asked for again.
+        candidates = [worker for worker in candidates if pool.is_outdated(worker)]
     for worker in list(candidates):
         if idle <= pool.max_idle or size <= limits.min_replicas:
             break

@@ -160,3 +160,15 @@ def test_agents_with_fewer_slots_than_expected_are_replaced_too() -> None:
     assert world.versions == ["v1", "v1", "v2"]
     world.join()
     assert world.versions == ["v2"]
+
+
+def test_agents_with_more_slots_than_expected_are_replaced_without_taking_back_what_was_asked_for() -> None:
+    world = World(min_idle=7, max_idle=7, max_replicas=20)
+    world.settle()
+    for _ in range(2):
+        world.join(next(name for name in world.pods if name not in world.agents), slots=4)
+    world.retemplate("v2", max_surge="100%", max_unavailable=0)
+    for _ in range(10):
+        world.join()
+    assert world.versions == ["v2"] * 7
+    assert len(world.created) <= 7 + 2 * 7
