@@ -17,6 +17,8 @@ from tests.sim.api import PODS, Object, deleting, finished, key_of, uid
 from tests.sim.checks import BrokenError
 from tests.sim.world import World, version_of
 
+LATE = 45.0
+"""Seconds in which all that was under way has come to its end: requests that are carried out late, streams broken."""
 LOOK_EVERY = 20.0
 REST = 200.0
 """Seconds for which nothing may be written once all is as wanted."""
@@ -28,7 +30,7 @@ def calm(world: World, *, keep_stalled: bool = False) -> None:
     if world.leader is None:
         world.advance(30.0)
     end = world.loop.time() + bound(world)
-    world.advance(LOOK_EVERY)
+    world.advance(LATE)
     while missing := _missing(world):
         if world.loop.time() >= end:
             raise BrokenError("the pools come to what the rules want", missing)
@@ -99,7 +101,11 @@ class Count:
         self.size = len(self.alive)
         self.free = sum(max(0, agent.slots - len(agent.sessions)) for agent in self.agents)
         self.idle_agents = [agent for agent in self.agents if not agent.sessions]
-        self.queued = len(world.waiting("/".join(key_of(pool))))
+        key, registry = NamespacedName(*key_of(pool)), world.leader and world.leader.registry
+        self.queued = sum(
+            session.pool == key and session.status == Status.STATUS_QUEUEING
+            for session in (registry._life.table if registry else ())
+        )
 
 
 def _unwanted(world: World, pool: Object) -> str:
@@ -209,13 +215,3 @@ def _rest(world: World) -> None:
         "failing creations back off", attempts <= 12 * max(1, len(world.pools())), f"{attempts} in {REST}"
     )
     world.advance(0.0)
-
-
-def sessions_by_status(world: World) -> dict[str, int]:
-    """For reports: how many sessions the leader knows, by status."""
-    registry = world.leader.registry if world.leader else None
-    counts: dict[str, int] = {}
-    for session in registry._life.table if registry else ():
-        name = Status.Name(session.status)
-        counts[name] = counts.get(name, 0) + 1
-    return counts

@@ -220,6 +220,9 @@ class Checks:
             if call.outcome is None and call.replica is leader:
                 served = table.of_service(call.key.instance_id, call.request.service_name)
                 self.check("no request is forgotten", bool(table.get(call.key) or served), f"{call.key} waits")
+        for session in table:
+            idle = session.status == Status.STATUS_QUEUEING and not session.waiters
+            self.check("nobody's session waits", not idle, session.id)
         for pool in leader.registry._life.pools.values():
             for broker_agent in pool.agents.values():
                 self.check(

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+RESOLUTION = 1e-9
+"""Seconds by which an event loop calls timers too early."""
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """No threads, no sockets, no clock. ``advance`` runs what is due within so many virtual seconds."""
 
@@ -14,6 +18,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._now = start
         self._selector = self
+        self._clock_resolution = RESOLUTION
         self._scheduled: list[asyncio.TimerHandle]  # BaseEventLoop's heap
 
     def time(self) -> float:
@@ -49,8 +54,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Nothing ever arrives from outside; waiting means that the time comes."""
         if timeout is None:
             raise RuntimeError("the virtual loop has nothing to wait for")
-        if timeout > 0:
-            self._now = max(self._now, self._scheduled[0].when())
+        if self._scheduled:
+            due = self._scheduled[0].when()
+            if timeout > 0 or due <= self._now + RESOLUTION:  # what is as good as due will be called now
+                self._now = max(self._now, due)
         return ()
 
     def _process_events(self, event_list: object) -> None:

@@ -249,18 +249,6 @@ class World:
         else:
             self.calls.pop(call.request.session_id, None)
 
-    def waiting(self, pool: str) -> set[SessionKey]:
-        """Sessions of that pool that clients wait for; of those who ask for one service, some wait for one session."""
-        found: set[SessionKey] = set()
-        table = self.leader.registry._life.table if self.leader and self.leader.registry else None
-        for call in self.calls.values() if table else ():
-            if table and call.outcome is None:
-                served = table.of_service(INSTANCE, call.request.service_name) if call.request.service_name else []
-                session = table.get(call.key) or next((s for s in served if not s.ending), None)
-                if session and str(session.pool) == pool:
-                    found.add(session.key)
-        return found
-
     def cancel(self, call: Call) -> None:
         self.calls.pop(call.request.session_id, None)
         if call.outcome is None:
