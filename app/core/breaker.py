@@ -39,8 +39,9 @@ class Circuit(msgspec.Struct, frozen=True):
     def proved_by_creation(self) -> bool:
         return self.problem.cause in PROVED_BY_CREATION
 
-    def forgotten(self, now: float) -> bool:
-        return now - max(self.last, self.until) >= FORGET_AFTER
+    @property
+    def forgotten_at(self) -> float:
+        return max(self.last, self.until) + FORGET_AFTER
 
 
 class Breaker(msgspec.Struct, frozen=True):
@@ -155,6 +156,6 @@ def refreshed(breaker: Breaker, *, template_hash: str, joined: Iterable[str], pr
     circuits = tuple(
         circuit
         for circuit in breaker.circuits
-        if (probing and not circuit.proved_by_creation) or not circuit.forgotten(now)
+        if (probing and not circuit.proved_by_creation) or now < circuit.forgotten_at
     )
     return breaker if len(circuits) == len(breaker.circuits) else Breaker(template_hash, circuits)

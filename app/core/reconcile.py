@@ -176,8 +176,20 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         status_first=statuses.is_first(seen.pool),
         events=_events(workers, decision, memory, version, statuses.progress(seen.pool)),
         failure=failure,
-        next_at=min((t for t in (decision.next_at, warmth.next_at) if t is not None), default=None),
+        next_at=_next_at(seen, pool, version, spec=spec, decision=decision, warmth=warmth),
     )
+
+
+def _next_at(
+    seen: Observed, pool: Pool, version: Version, *, spec: PoolSpec, decision: Decision, warmth: Warmth
+) -> float | None:
+    """When to look again though nothing happens: for the rules, or because what is wrong is forgotten or takes long."""
+    breaker, deadline = pool.breaker, spec.rollout.progress_deadline_second
+    later = [circuit.forgotten_at for circuit in breaker.circuits]
+    if breaker.open_since is not None:
+        later += [seen.now + version.started + deadline - seen.wall, breaker.open_since + deadline]
+    times = [decision.next_at, warmth.next_at, *(time for time in later if time > seen.now)]
+    return min((time for time in times if time is not None), default=None)
 
 
 def _demand(seen: Observed, memory: Memory, workers: Sequence[Worker], waited: Mapping[str, Wait]) -> Seen:

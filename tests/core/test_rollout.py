@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.core.breaker import FORGET_AFTER, MAX_DELAY
 from tests.core.world import World
 
 
@@ -11,6 +12,12 @@ def pool_of(idle: int, **limits: int) -> World:
     world.join()
     assert world.versions == ["v1"] * idle
     return world
+
+
+def looks_again(world: World) -> bool:
+    """Before what is wrong is forgotten, and whatever happens."""
+    assert world.plan
+    return world.plan.next_at is not None and world.now < world.plan.next_at <= world.now + FORGET_AFTER + MAX_DELAY
 
 
 def joined(world: World) -> int:
@@ -172,3 +179,29 @@ def test_agents_with_more_slots_than_expected_are_replaced_without_taking_back_w
         world.join()
     assert world.versions == ["v2"] * 7
     assert len(world.created) <= 7 + 2 * 7
+
+
+def test_a_rollout_that_was_refused_is_tried_again_though_nothing_else_happens() -> None:
+    world = pool_of(1)
+    world.refusal = "no room"
+    world.retemplate("v2", max_surge=1, max_unavailable=0)
+    world.refusal = ""
+    world.retemplate("v2", max_surge=0, max_unavailable=1)
+    assert world.versions == ["v1"]
+    assert looks_again(world)
+    world.advance(FORGET_AFTER + MAX_DELAY)
+    assert world.versions == ["v2"]
+
+
+def test_an_error_is_forgotten_though_nothing_else_happens() -> None:
+    world = pool_of(1)
+    world.refusal = "no room"
+    world.request("s")
+    world.cancel("s")
+    world.end("s")
+    world.refusal = ""
+    assert world.breaker.problem
+    assert looks_again(world)
+    world.advance(FORGET_AFTER + MAX_DELAY)
+    assert not world.breaker.problem
+    assert "lastError" not in world.status
