@@ -62,7 +62,7 @@ class ConfigMaps:
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             self._checked.clear()
-            for namespace in {key.namespace for key in self._cache.pool_keys()}:
+            for namespace in sorted({key.namespace for key in self._cache.pool_keys()}):
                 await self.ensure(namespace)
 
     async def ensure(self, namespace: str) -> None:

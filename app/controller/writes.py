@@ -116,7 +116,8 @@ class Writes:
         except ApiError as error:
             log.warning("pod not adopted", pool=str(subject.key), pod=meta.name, error=str(error))
             if not error.conflict:
-                subject.state.adopting.pop(meta.uid, None)
+                if subject.state.adopting.get(meta.uid) == meta.resource_version:
+                    del subject.state.adopting[meta.uid]
                 self._queue.add_at(subject.key, asyncio.get_running_loop().time() + ADOPTION_INTERVAL)
 
 
