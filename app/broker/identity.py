@@ -39,7 +39,7 @@ class Gatekeeper:
     def __init__(self, pools: PoolDirectory, *, authentication: Literal["pod", "none"]) -> None:
         self._pools = pools
         self._authentication = authentication
-        self._waiting: dict[_Pod, set[asyncio.Event]] = {}
+        self._waiting: dict[_Pod, list[asyncio.Event]] = {}
 
     def pod_changed(self, pool: NamespacedName, name: str) -> None:
         for event in self._waiting.get(_Pod(pool, name), ()):
@@ -91,13 +91,13 @@ class Gatekeeper:
     def _watching(self, names: Sequence[_Pod]) -> Iterator[asyncio.Event]:
         event = asyncio.Event()
         for name in names:
-            self._waiting.setdefault(name, set()).add(event)
+            self._waiting.setdefault(name, []).append(event)
         try:
             yield event
         finally:
             for name in names:
                 events = self._waiting[name]
-                events.discard(event)
+                events.remove(event)
                 if not events:
                     del self._waiting[name]
 
