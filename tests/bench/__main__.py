@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from crd.generate import TARGETS
-from tests.bench import provisioning, reaction, steady
+from tests.bench import provisioning, reaction, simulation, steady
 from tests.bench.bench import Bench
 from tests.support import tools
 from tests.support.cluster import Cluster, stage_process
@@ -19,6 +19,7 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "warm": reaction.warm,
     "reaction": reaction.reaction,
     "steady": steady.measure,
+    "simulation": simulation.measure,
 }
 
 

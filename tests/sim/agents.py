@@ -55,6 +55,8 @@ class Connection:
         stream = AgentStream(replica.registry, replica.broker._gatekeeper, self)  # type: ignore[arg-type]
         self.link = stream
         self.task = world.loop.create_task(self._serve(stream))
+        world.streams[self.task] = self  # as gRPC keeps them: a task that nobody knows may be collected as garbage
+        self.task.add_done_callback(world.streams.pop)
 
     # The server's end.
 

@@ -46,7 +46,7 @@ def bound(world: World) -> float:
     limits = [pool["spec"]["autoscaler"] for pool in world.pools()] or [{}]
     patience = max(limit.get("killUnknownAfterSecond", 0) + limit.get("joinTimeoutSecond", 0) for limit in limits)
     decay = max(limit.get("idleDecaySecond", 0) for limit in limits) * (len(world.api.all(PODS)) + 2)
-    return 1500.0 + 2 * patience + decay
+    return float(1500 + 2 * patience + decay)
 
 
 def _clear(world: World, keep_stalled: bool) -> None:
@@ -71,7 +71,10 @@ def _clear(world: World, keep_stalled: bool) -> None:
     for agent in world.agents.values():
         agent.deaf = False
     for session_agent, key in world.sessions():
-        session_agent.sessions[key].stubborn = False
+        session = session_agent.sessions[key]
+        session.stubborn = False
+        if session.asked_to_end:
+            session_agent.end(key, session)
     world.kubelet.free()
 
 
@@ -84,10 +87,11 @@ def _missing(world: World) -> str:
             return f"pool {key_of(pool)} is still there"
         if what := _unwanted(world, pool):
             return f"{key_of(pool)}: {what}"
-    owners = {uid(pool) for pool in world.pools()}
-    for call in world.calls.values():
-        if call.outcome is None and not world.api.find("agentpools", tuple(call.request.pool.split("/"))):
-            return f"{call.key} waits for a pool that is gone ({len(owners)} pools)"
+    pools = {NamespacedName(*key_of(pool)) for pool in world.pools()}
+    registry = world.leader.registry if world.leader else None
+    for session in registry._life.table if registry else ():
+        if session.pool not in pools:
+            return f"session {session.id} waits for pool {session.pool}, which is gone"
     return ""
 
 
@@ -120,6 +124,8 @@ def _unwanted(world: World, pool: Object) -> str:
         return "pods that ended are still there"
     if len(seen.agents) != seen.size:
         return f"{seen.size - len(seen.agents)} agents are not connected"
+    if "lastError" in (pool.get("status") or {}):
+        return "the status still tells an error"
     return _against(seen, limits) or _outdated(world, spec, seen, pool) or _status_lies(pool, seen, spec)
 
 
@@ -208,7 +214,8 @@ def _rest(world: World) -> None:
     for pool in world.pools():
         steady = "targetHitRate" not in pool["spec"]["autoscaler"] and not _is_bad(pool)
         if steady and NamespacedName(*key_of(pool)) not in world.weather.stalled:
-            last = world.checks.writes.get(uid(pool), 0.0)
+            late = world.checks.hinted.get(uid(pool), 0.0) - REST / 2  # hints take their time
+            last = max(late, world.checks.writes.get(uid(pool), 0.0))
             world.checks.check("a world at rest stays at rest", last <= begin, f"{key_of(pool)} written at {last}")
     attempts = sum(world.checks.creations.values()) - made
     world.checks.check(

@@ -44,6 +44,8 @@ class Checks:
         """Pods asked for, by the uid of their pool."""
         self.writes: dict[str, float] = {}
         """When a pool was last acted upon (its pods or its status), by uid."""
+        self.hinted: dict[str, float] = {}
+        """When something was last written on a pool's pods, by uid."""
         self.strays: set[str] = set()
         """Uids of pods that were asked for by a term that was over when the API server made them, or made by others."""
         self._limits: dict[str, list[tuple[int, int]]] = {}
@@ -85,7 +87,7 @@ class Checks:
         if plural == POOLS and verb == "apply":
             self.writes[body["metadata"]["uid"]] = self.world.loop.time()
         if plural == PODS and verb == "patch" and (pod := self.world.api.find(PODS, key)):
-            self.writes[controller(pod)] = self.world.loop.time()
+            self.hinted[controller(pod)] = self.world.loop.time()
         about = _about(replica, verb, plural, key, body)
         if about is None:
             return
@@ -120,7 +122,7 @@ class Checks:
     def _removal(self, replica: Replica, pool_key: NamespacedName, pod: Object) -> None:
         """Who is removed while alive must be free, or have been unheard of for long enough."""
         now, name = self.world.loop.time(), pod["metadata"]["name"]
-        pool = self.world.api.find(POOLS, tuple(pool_key))
+        pool = self.world.api.find(POOLS, (pool_key.namespace, pool_key.name))
         truth = self.world.agents.get(uid(pod))
         works = truth is not None and not truth.dead and any(s.answer for s in truth.sessions.values())
         view = replica.registry.pool_agents(pool_key).agents.get(name) if replica.registry else None
@@ -220,9 +222,9 @@ class Checks:
             if call.outcome is None and call.replica is leader:
                 served = table.of_service(call.key.instance_id, call.request.service_name)
                 self.check("no request is forgotten", bool(table.get(call.key) or served), f"{call.key} waits")
-        for session in table:
-            idle = session.status == Status.STATUS_QUEUEING and not session.waiters
-            self.check("nobody's session waits", not idle, session.id)
+        for known_session in table:
+            idle = known_session.status == Status.STATUS_QUEUEING and not known_session.waiters
+            self.check("nobody's session waits", not idle, known_session.id)
         for pool in leader.registry._life.pools.values():
             for broker_agent in pool.agents.values():
                 self.check(

@@ -84,7 +84,7 @@ class SimClient:
     # Requests. ``told`` hears of each before it is sent: verb, plural, key, body or uid.
 
     async def get(self, path: str, **_: object) -> bytes:
-        plural, key, _ = parse(path)
+        plural, key = parse(path)[:2]
         if key is not None:
             return await self._request(plural, None, lambda: self.api.get(plural, key))
         return await self._request(plural, None, lambda: self._list(plural))
@@ -94,7 +94,7 @@ class SimClient:
         return {"metadata": {"resourceVersion": str(self.api.version)}, "items": items}
 
     async def create(self, path: str, body: Any, **_: object) -> bytes:
-        plural, _, _ = parse(path)
+        plural = parse(path)[0]
         made = msgspec.json.decode(body) if isinstance(body, bytes) else body
         key = made["metadata"]["namespace"], made["metadata"]["name"]
         self._told("create", plural, key, made)
@@ -128,7 +128,7 @@ class SimClient:
         pool = self._pool_of(plural, key)
         return await self._until("delete", plural, key, uid, pool, lambda: self.api.delete(plural, key, uid_is=uid))
 
-    async def _until(
+    async def _until(  # noqa: PLR0917  what is asked for, in the order of a request
         self, verb: str, plural: str, key: Key, body: Any, pool: NamespacedName | None, act: Callable[[], Object | None]
     ) -> bytes:
         try:
@@ -184,7 +184,7 @@ class SimClient:
 
     async def watch(self, path: str, params: Mapping[str, str], *, silence: float) -> AsyncGenerator[bytes]:
         """Lines in the order of their versions, each some time after its change, some of them twice."""
-        plural, _, _ = parse(path)
+        plural = parse(path)[0]
         at = self.api.since(plural, int(params["resourceVersion"]))
         cuts, end = self._cuts[plural], self.loop.time() + int(params["timeoutSeconds"])
         changes = self.api.changes[plural]
@@ -204,7 +204,7 @@ class SimClient:
     async def _wait(self, plural: str, end: float) -> None:
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiting[plural].add(waiter)
-        alarm = self.loop.call_at(end, lambda: waiter.done() or waiter.set_result(None))
+        alarm = self.loop.call_at(end, _finish, waiter)
         try:
             await waiter
         finally:
@@ -233,3 +233,8 @@ def parse(path: str) -> tuple[str, Key | None, str]:
         return parts[-1], None, ""
     namespace, plural, *rest = parts[parts.index("namespaces") + 1 :]
     return plural, (namespace, rest[0]) if rest else None, rest[1] if len(rest) > 1 else ""
+
+
+def _finish(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

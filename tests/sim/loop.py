@@ -1,4 +1,4 @@
-"""An asyncio event loop whose time is a number: it jumps to the next timer, and nothing in it depends on the machine."""
+"""An asyncio event loop whose time is a number: it jumps to the next timer, and nothing depends on the machine."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-
 RESOLUTION = 1e-9
 """Seconds by which an event loop calls timers too early."""
+
+
+class _Task(asyncio.Task[Any]):
+    """Sets of tasks are in the same order each time, wherever in memory the tasks are."""
+
+    _number: int
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -19,6 +27,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now = start
         self._selector = self
         self._clock_resolution = RESOLUTION
+        self._tasks_made = 0
+        self.set_task_factory(self._make_task)
         self._scheduled: list[asyncio.TimerHandle]  # BaseEventLoop's heap
 
     def time(self) -> float:
@@ -29,6 +39,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.call_at(self._now + seconds, self.stop)
         asyncio.set_event_loop(self)
         self.run_forever()
+
+    def _make_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        self._tasks_made += 1
+        number = self._tasks_made
+        task = _Task.__new__(_Task)
+        task._number = number
+        task.__init__(coroutine, loop=loop, **options)  # type: ignore[misc]
+        return task
 
     def do(self, call: Callable[..., Any], *args: Any) -> None:
         """Call it inside the loop; raises what it raises."""

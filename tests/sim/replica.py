@@ -1,4 +1,4 @@
-"""One process of velda-apiserver in the simulation: all of app/service.py but HTTPS, certificates, gRPC and the Lease."""
+"""One process of velda-apiserver in the simulation: app/service.py but for HTTPS, certificates, gRPC and Lease."""
 
 from __future__ import annotations
 

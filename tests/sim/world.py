@@ -16,7 +16,7 @@ from app.broker.sessions import SessionKey
 from app.model.meta import TEMPLATE_HASH_LABEL, NamespacedName
 from app.proto import velda_pb2
 from tests.sim import seams
-from tests.sim.agents import SimAgent
+from tests.sim.agents import Connection, SimAgent
 from tests.sim.api import EPOCH, PODS, POOLS, QUOTAS, REVISIONS, Api, Object, controller, deleting, key_of, uid
 from tests.sim.checks import Checks
 from tests.sim.client import Weather
@@ -57,6 +57,7 @@ class World:
         self.kubelet = Kubelet(self)
         self.agents: dict[str, SimAgent] = {}
         """By pod uid, until the pod is gone."""
+        self.streams: dict[asyncio.Task[None], Connection] = {}
         self.running: dict[SessionKey, list[SimAgent]] = {}
         """Where each session really runs."""
         self.doubled: dict[SessionKey, list[SimAgent]] = {}
