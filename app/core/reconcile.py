@@ -30,13 +30,14 @@ CLOSING_GRACE = 30.0
 class Memory(msgspec.Struct, frozen=True):
     """What one reconcile of a pool leaves for the next. Lost at a restart, on purpose: the cluster holds the rest.
 
-    ``inherited``: uids of pods whose containers ran already when we began to lead (``started_at``) and that have not
-    joined since. ``joined``: uids of agents that had joined by then, so that a new one is told from an old one.
+    ``inherited``: uids of pods whose containers ran already when we began to lead (``started_at``) or adopted them,
+    each with when that was, and that have not joined since. ``joined``: uids of agents that had joined by then, so that
+    a new one is told from an old one.
     ``held`` and ``stuck``: uids of pods whose trouble has been told already.
     """
 
     started_at: float
-    inherited: frozenset[str] = frozenset()
+    inherited: Mapping[str, float] = {}
     joined: frozenset[str] = frozenset()
     held: frozenset[str] = frozenset()
     stuck: frozenset[str] = frozenset()
@@ -110,7 +111,7 @@ def remember(pool: AgentPool, pods: Sequence[Pod], agents: PoolAgents, *, now: f
     running = (pod.metadata for pod in pods if pod.status.phase == "Running")
     return Memory(
         started_at=now,
-        inherited=frozenset(meta.uid for meta in running if meta.name not in agents.agents),
+        inherited={meta.uid: now for meta in running if meta.name not in agents.agents},
         warmth=restore(statuses.warmth(pool), now=now),
     )
 
@@ -160,8 +161,9 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
     status = statuses.of_pool(
         seen.pool, pool, version, decision, warmth, rollout=spec.rollout, now=seen.now, wall=seen.wall
     )
+    adopt = tuple(pod for pod in seen.orphans if _may_adopt(pod, spec))
     return Plan(
-        memory=_next_memory(seen, memory, workers, decision, warmth),
+        memory=_next_memory(seen, memory, workers, adopt=adopt, decision=decision, warmth=warmth),
         breaker=pool.breaker,
         version=version,
         create=decision.create,
@@ -169,7 +171,7 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         create_urgent=min(decision.create, seen.agents.pending_sessions),
         removals=decision.removals,
         hints=_hints(seen, version, workers),
-        adopt=tuple(pod for pod in seen.orphans if _may_adopt(pod, spec)),
+        adopt=adopt,
         keep_revision=version.target not in seen.revisions,
         drop_revisions=_unused_revisions(seen, version, spec, workers),
         status=status if status != seen.pool.status else None,
@@ -205,7 +207,6 @@ def _workers(seen: Observed, memory: Memory, *, default_slots: int, join_timeout
         default_slots=default_slots,
         join_timeout=join_timeout,
         inherited=memory.inherited,
-        inherited_since=memory.started_at,
         deleting=seen.deleting,
         waits=memory.waits,
         now=seen.now,
@@ -239,13 +240,21 @@ def _refresh(seen: Observed, memory: Memory, workers: Sequence[Worker], version:
 
 
 def _next_memory(
-    seen: Observed, memory: Memory, workers: Sequence[Worker], decision: Decision, warmth: Warmth
+    seen: Observed,
+    memory: Memory,
+    workers: Sequence[Worker],
+    *,
+    adopt: Sequence[Pod],
+    decision: Decision,
+    warmth: Warmth,
 ) -> Memory:
     joined = frozenset(worker.uid for worker in workers if worker.joined)
-    present = frozenset(worker.uid for worker in workers)
+    adopted = {pod.metadata.uid: seen.now for pod in adopt if pod.status.phase == "Running"}
+    inherited = adopted | dict(memory.inherited)
+    present = adopted.keys() | {worker.uid for worker in workers}
     return msgspec.structs.replace(
         memory,
-        inherited=(memory.inherited & present) - joined,
+        inherited={uid: since for uid, since in inherited.items() if uid in present and uid not in joined},
         joined=joined,
         held=frozenset(worker.uid for worker in workers if worker.state is State.HELD),
         stuck=frozenset(worker.uid for worker in workers if worker.stuck),

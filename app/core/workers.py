@@ -120,15 +120,14 @@ def classify(
     *,
     default_slots: int,
     join_timeout: float,
-    inherited: Collection[str],
-    inherited_since: float,
+    inherited: Mapping[str, float],
     deleting: Collection[str],
     waits: Mapping[str, Wait],
     now: float,
 ) -> list[Worker]:
     """Workers of the pods, in the order of their names.
 
-    ``inherited``: uids of pods whose containers already ran when this process began to lead, at ``inherited_since``;
+    ``inherited``: uids of pods whose containers already ran when we first had them, with when that was;
     ``deleting``: uids of pods whose deletion was asked for and is not yet seen; ``waits``: what ``track`` gave.
     """
     workers = []
@@ -150,7 +149,7 @@ def classify(
                 state=state,
                 slots=agent.slots if agent else default_slots,
                 sessions=agent.sessions if agent else 0,
-                since=agent.since if agent else inherited_since,
+                since=agent.since if agent else inherited.get(meta.uid, 0.0),
                 created=_epoch(meta.creation_timestamp),
                 node=pod.spec.node_name,
                 template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),

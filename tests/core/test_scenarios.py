@@ -177,3 +177,28 @@ def test_15_a_deleted_pool_ends_its_sessions_and_the_finalizer_goes_last() -> No
     world.advance(30)
     assert world.counts == (0, 0, 0)
     assert world.pool.metadata.finalizers == ()
+
+
+def test_an_adopted_agent_may_run_sessions_and_has_its_time_to_join() -> None:
+    world = running(0, min_replicas=0)
+    world.advance(1000)
+    world.orphan("orphan", "Running")
+    world.edit(min_idle=0, max_idle=0)
+    world.advance(299)
+    assert "orphan" not in world.deleted
+    world.advance(2)
+    assert "orphan" in world.deleted
+
+
+def test_an_adopted_agent_that_joins_counts_like_any_other() -> None:
+    world = running(0)
+    world.orphan("orphan", "Running")
+    world.join("orphan")
+    assert world.counts == (0, 2, 0)
+
+
+def test_an_adopted_pod_that_never_ran_is_pending() -> None:
+    world = running(0)
+    world.edit(max_replicas=1)
+    world.orphan("orphan", "Pending")
+    assert world.deleted == ["orphan"]

@@ -41,6 +41,7 @@ class World:
         meta = ObjectMeta(name="p", namespace="n", uid="pool-uid", generation=1, finalizers=(FINALIZER,))
         self.pool = AgentPool(metadata=meta)
         self.pods: dict[str, Pod] = {}
+        self.orphans: dict[str, Pod] = {}
         self.agents: dict[str, Agent] = {}
         self.queue: list[tuple[int, int, str]] = []
         self.memory: Memory | None = None
@@ -140,6 +141,13 @@ class World:
         self._phase(name, "Failed", reason)
         self.settle()
 
+    def orphan(self, name: str, phase: str) -> None:
+        """Someone leaves a pod with our label and no owner."""
+        labels = {POOL_LABEL: "p", TEMPLATE_HASH_LABEL: "v1", "app": "a"}
+        meta = ObjectMeta(name=name, namespace="n", uid=f"uid-{name}", labels=labels)
+        self.orphans[name] = Pod(metadata=meta, status=PodStatus(phase=phase))
+        self.settle()
+
     def wait_for(self, name: str, reason: str) -> None:
         """The pod's container waits (ImagePullBackOff …)."""
         state = ContainerState(waiting=ContainerStateWaiting(reason=reason, message=f"because of {reason}"))
@@ -195,7 +203,7 @@ class World:
             pool=self.pool,
             spec=self.spec,
             pods=tuple(self.pods.values()),
-            orphans=(),
+            orphans=tuple(self.orphans.values()),
             agents=PoolAgents(
                 agents={
                     name: AgentView(name, agent.connected, agent.slots, len(agent.sessions), agent.since)
@@ -230,11 +238,13 @@ class World:
             self.revisions[plan.version.target] = plan.version.template
         for unused in plan.drop_revisions:
             del self.revisions[unused]
+        for pod in plan.adopt:
+            self.pods[pod.metadata.name] = self.orphans.pop(pod.metadata.name)
         for removal in plan.removals:
             self._remove(removal.worker.name)
         for _ in range(plan.create):
             self._create()
-        return bool(plan.removals or plan.create or plan.status is not None)
+        return bool(plan.adopt or plan.removals or plan.create or plan.status is not None)
 
     def _create(self) -> None:
         self.attempts += 1
