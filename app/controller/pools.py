@@ -194,6 +194,9 @@ class PoolController:
             return
         if plan.status is not None and plan.status_first:
             await self._writes.status(subject, plan.status)
+            if self._is_other(subject):
+                self._queue.add(subject.key)
+                return
         for event in plan.events:
             if event.type == "Warning":
                 log.warning(event.message, pool=str(subject.key), reason=event.reason)
@@ -211,3 +214,12 @@ class PoolController:
         for due in (plan.next_at, subject.state.expectations.next_expiry):
             if due is not None:
                 self._queue.add_at(subject.key, due)
+
+    def _is_other(self, subject: Subject) -> bool:
+        """The pool has been edited, deleted or replaced since the plan was made."""
+        was, pool = subject.pool.metadata, self._cache.pool(subject.key)
+        return pool is None or (pool.metadata.uid, pool.metadata.generation, pool.metadata.deletion_timestamp) != (
+            was.uid,
+            was.generation,
+            was.deletion_timestamp,
+        )
