@@ -46,12 +46,17 @@ class Server(Process):
 
 
 @contextlib.asynccontextmanager
-async def serving(kubeconfig: Path, directory: Path, *, settings: str = "") -> AsyncIterator[Server]:
-    """A server of our own for as long as the context lasts, ended by SIGTERM; ``settings`` are added to its file."""
+async def serving(
+    kubeconfig: Path, directory: Path, *, namespace: str = "", settings: str = ""
+) -> AsyncIterator[Server]:
+    """A server of our own for as long as the context lasts, ended by SIGTERM; of all namespaces unless one is given.
+
+    ``settings`` are added to its file.
+    """
     https, grpc = free_port(), free_port()
     config, log = directory / f"velda-{https}.yaml", directory / f"velda-{https}.log"
     config.write_text(
-        "provisioners:\n  - kubernetes:\n      all_namespaces: true\n"
+        f"provisioners:\n  - kubernetes: {{{f'namespace: {namespace}' if namespace else 'all_namespaces: true'}}}\n"
         f"server: {{host: 127.0.0.1, port: {https}}}\n"
         f"broker: {{host: 127.0.0.1, port: {grpc}}}\n"
         "agents: {authentication: none}\n" + settings

@@ -113,7 +113,8 @@ class Broker(RuleBasedStateMachine):
     @rule(name=AGENTS)
     def drain(self, name: str) -> None:
         view = self.world.registry.pool_agents(CPU).agents.get(name)
-        assert self.world.registry.drain(CPU, name) == (view is None or not view.sessions)
+        serves = view is not None and view.connected and view.sessions > 0
+        assert self.world.registry.drain(CPU, name) == (not serves)
 
     @rule(name=AGENTS)
     def undrain(self, name: str) -> None:

@@ -63,6 +63,7 @@ def test_pools_that_the_machine_is_too_small_for_run_on_the_fake_nodes(product: 
 def test_uninstall_leaves_nothing(product: Product, node_stage: NodeStage) -> None:
     """With pools still there: the chart's hook ends them while the server runs."""
     product.stage.helm("uninstall", "velda", f"--namespace={NAMESPACE}", "--wait", "--timeout=150s")
+    node_stage.kubectl("wait", "pods", "--all", f"--namespace={NAMESPACE}", "--for=delete", "--timeout=60s")
     kinds = "customresourcedefinitions,validatingwebhookconfigurations,mutatingwebhookconfigurations"
     kinds += ",clusterroles,clusterrolebindings"
     left = [item["metadata"]["name"] for item in node_stage.get(kinds)["items"]]

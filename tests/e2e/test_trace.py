@@ -27,11 +27,12 @@ async def test_a_servers_trace_can_be_replayed_against_other_numbers(cluster: Cl
     established = ("wait", "crd/agentpools.velda.io", "--for=jsonpath={.status.acceptedNames.kind}=AgentPool")
     await asyncio.to_thread(cluster.kubectl, *established)
     traces = tmp_path / "traces"
+    settings = f"trace: {{directory: {traces}}}\n"
     async with cluster.client() as client:
         bench = Bench(cluster, client)
         namespace = await bench.namespace()
         async with (
-            serving(cluster.kubeconfig, tmp_path, settings=f"trace: {{directory: {traces}}}\n") as server,
+            serving(cluster.kubeconfig, tmp_path, namespace=namespace, settings=settings) as server,
             bench.watching(namespace) as watch,
             agents(watch, server.broker) as crew,
             Sessions(server.broker) as sessions,
