@@ -47,7 +47,11 @@ class Checks:
         self.hinted: dict[str, float] = {}
         """When something was last written on a pool's pods, by uid."""
         self.strays: set[str] = set()
-        """Uids of pods that were asked for by a term that was over when the API server made them, or made by others."""
+        """Uids of pods that others made, that were asked for by a term that was over by then, or that were made again:
+        gone before they were seen, while a repeated request was already on its way."""
+        self.shown: set[tuple[Replica, str]] = set()
+        """Names of pods that each replica's watch has shown."""
+        self._made: set[Key] = set()
         self._limits: dict[str, list[tuple[int, int]]] = {}
         """By pool uid: resourceVersion and maxReplicas of each spec."""
         self._patience: dict[str, int] = {}
@@ -55,7 +59,7 @@ class Checks:
         self._chosen: dict[str, dict[NamespacedName, int]] = {}
         """By the suffix of a pod's name: the versions of the pools in the cache when it was chosen."""
         self._makers: dict[Key, Replica] = {}
-        self._calls: dict[tuple[int, str, object], str] = {}
+        self._calls: dict[tuple[Replica, str, object], str] = {}
         """Creations and deletions of each replica: asked, failed or done."""
 
     def fail(self, invariant: str, what: str) -> None:
@@ -86,6 +90,11 @@ class Checks:
     def asked(self, replica: Replica, verb: str, plural: str, key: Key, body: Any) -> None:
         if plural == POOLS and verb == "apply":
             self.writes[body["metadata"]["uid"]] = self.world.loop.time()
+        if verb == "carry out" and plural == PODS:
+            pod = self.world.api.find(PODS, key)
+            if pod and uid(pod) == body and replica is self.world.leader and not finished(pod) and not deleting(pod):
+                self._removal(replica, NamespacedName(key[0], label(pod)), pod)
+            return
         if plural == PODS and verb == "patch" and (pod := self.world.api.find(PODS, key)):
             self.hinted[controller(pod)] = self.world.loop.time()
         about = _about(replica, verb, plural, key, body)
@@ -95,6 +104,8 @@ class Checks:
         self.check("nothing is asked for twice", before in (None, "failed"), f"{verb} {key} again, it is {before}")
         self._calls[about] = "asked"
         if verb == "create":
+            seen = (replica, key[1]) in self.shown
+            self.check("a pod that was seen is not asked for again", not seen, key[1])
             self._makers[key] = replica
             self.creations[controller(body)] += 1
             self.writes[controller(body)] = self.world.loop.time()
@@ -137,15 +148,15 @@ class Checks:
             self.check("unknown agents may come back", not works or now >= heard, f"{name} runs sessions")
         elif view.connected:
             self.check("no running agent is removed", view.sessions == 0, f"{name} has {view.sessions} sessions")
-        elif not view.draining:  # else its removal was decided on before it was lost
-            self.check("lost agents may come back", now >= view.since + patience - 1e-6, f"{name} is lost")
 
     # The API server's truth.
 
     def pod_added(self, pod: Object) -> None:
         key, pool_uid = key_of(pod), controller(pod)
         maker = self._makers.get(key)
-        if maker is None or maker is not self.world.leader:
+        again = key in self._made
+        self._made.add(key)
+        if maker is None or maker is not self.world.leader or again:
             self.strays.add(uid(pod))
             return
         pool = self.world.api.find(POOLS, (key[0], label(pod)))
@@ -172,7 +183,7 @@ class Checks:
 
     def watch(self, registry: Registry) -> None:
         """Look at each dispatch before it happens."""
-        life = registry._life
+        life, drain = registry._life, registry.drain
         start = life._start
 
         def checked(pool: Any, session: Session, agent: Any) -> None:
@@ -183,7 +194,23 @@ class Checks:
             self.check("sessions go to agents that can take them", fit, f"{session.id} to {agent.name}")
             start(pool, session, agent)
 
+        def drained(key: NamespacedName, name: str) -> bool:
+            view = registry.pool_agents(key).agents.get(name)
+            done = drain(key, name)
+            if done and view and not view.connected and not view.draining:
+                self._given_up(key, name, since=view.since)
+            return done
+
         setattr(life, "_start", checked)  # noqa: B010  mypy would not have a method assigned
+        setattr(registry, "drain", drained)  # noqa: B010
+
+    def _given_up(self, key: NamespacedName, name: str, *, since: float) -> None:
+        """A lost agent is removed."""
+        pool = self.world.api.find(POOLS, (key.namespace, key.name))
+        pod = self.world.api.find(PODS, (key.namespace, name))
+        if pool and pod and uid(pool) == controller(pod) and not deleting(pool) and not finished(pod):
+            due = since + self._patience.get(uid(pool), 0) - 1e-6
+            self.check("lost agents may come back", self.world.loop.time() >= due, f"{name} is lost")
 
     def stepped(self) -> None:
         replica = self.world.leader
@@ -240,12 +267,12 @@ class Checks:
                     )
 
 
-def _about(replica: Replica, verb: str, plural: str, key: Key, body: Any) -> tuple[int, str, object] | None:
+def _about(replica: Replica, verb: str, plural: str, key: Key, body: Any) -> tuple[Replica, str, object] | None:
     """What a request is for, if it may be made only once."""
     if plural != PODS:
         return None
     if verb == "patch":
         meta = body["metadata"]
         adoption = "ownerReferences" in meta
-        return (id(replica), "adopt", (meta["uid"], meta["resourceVersion"])) if adoption else None
-    return id(replica), verb, key if verb == "create" else body
+        return (replica, "adopt", (meta["uid"], meta["resourceVersion"])) if adoption else None
+    return replica, verb, key if verb == "create" else body

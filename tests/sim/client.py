@@ -79,6 +79,8 @@ class SimClient:
         self.stuck_until: dict[str, float] = dict.fromkeys(WATCHED, 0.0)
         self._stepped, self._told, self._answered = stepped, told, answered
         self._waiting: dict[str, set[asyncio.Future[None]]] = {plural: set() for plural in WATCHED}
+        self.told: dict[str, int] = dict.fromkeys(WATCHED, 0)
+        """The version up to which lists and watches have told what is."""
         self._cuts: dict[str, int] = dict.fromkeys(WATCHED, 0)
 
     # Requests. ``told`` hears of each before it is sent: verb, plural, key, body or uid.
@@ -87,7 +89,9 @@ class SimClient:
         plural, key = parse(path)[:2]
         if key is not None:
             return await self._request(plural, None, lambda: self.api.get(plural, key))
-        return await self._request(plural, None, lambda: self._list(plural))
+        body = await self._request(plural, None, lambda: self._list(plural))
+        self.told[plural] = int(msgspec.json.decode(body)["metadata"]["resourceVersion"])
+        return body
 
     def _list(self, plural: str) -> Object:
         items = [item for item in self.api.all(plural) if plural != PODS or label(item)]
@@ -125,8 +129,12 @@ class SimClient:
         plural, key, _subresource = parse(path)
         assert key is not None
         self._told("delete", plural, key, uid)
-        pool = self._pool_of(plural, key)
-        return await self._until("delete", plural, key, uid, pool, lambda: self.api.delete(plural, key, uid_is=uid))
+
+        def act() -> None:
+            self._told("carry out", plural, key, uid)
+            self.api.delete(plural, key, uid_is=uid)
+
+        return await self._until("delete", plural, key, uid, self._pool_of(plural, key), act)
 
     async def _until(  # noqa: PLR0917  what is asked for, in the order of a request
         self, verb: str, plural: str, key: Key, body: Any, pool: NamespacedName | None, act: Callable[[], Object | None]
@@ -198,6 +206,7 @@ class SimClient:
             else:
                 for line in self._told_as(changes, at):
                     yield line
+                self.told[plural] = changes[at].version
                 at += 1
                 self._stepped(f"watch of {plural} tells a change")
 

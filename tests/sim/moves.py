@@ -150,6 +150,13 @@ def request(world: World, a: int, b: int) -> None:
     )
 
 
+@move(5)
+def request_many(world: World, a: int, b: int) -> None:
+    """At once, so that they take all that is idle."""
+    for number in range(2 + b % 7):
+        request(world, a, b + number)
+
+
 @move(8)
 def cancel(world: World, a: int, b: int) -> None:
     waiting = [call for call in world.calls.values() if call.outcome is None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from app.broker.registry import Registry
@@ -40,8 +39,6 @@ class Told:
 class Replica:
     """It follows the API server from the start, and leads when it is told to."""
 
-    numbers = itertools.count()
-
     def __init__(self, world: World) -> None:
         self.world = world
         self.sim = SimClient(
@@ -64,6 +61,7 @@ class Replica:
 
     async def _lead(self) -> None:
         await self.watches.wait_synced()
+        await self._catch_up()
         loop = self.world.loop
         registry = Registry(self.cache, clock=loop.time, on_change=self._agents_changed, wall=self.world.wall)
         self.controller = PoolController(
@@ -81,12 +79,20 @@ class Replica:
 
         def pod_changed(key: NamespacedName, old: Pod | None, new: Pod | None) -> None:
             if pod := new or old:
+                self.world.checks.shown.add((self, pod.metadata.name))
                 broker.pod_changed(key, pod.metadata.name)
 
         with self.cache.listening(pod=pod_changed):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.controller.run())
                 tasks.create_task(self.config_maps.run())
+
+    async def _catch_up(self) -> None:
+        """A term begins with caches that show all that the one before has done."""
+        api = self.world.api
+        last = {plural: changes[-1].version for plural, changes in api.changes.items() if changes}
+        while any(self.sim.told[plural] < version for plural, version in last.items()):  # noqa: ASYNC110  virtual
+            await asyncio.sleep(0.05)
 
     def _agents_changed(self, pool: NamespacedName) -> None:
         if self.controller:
