@@ -31,11 +31,14 @@ class Removals:
         self._parts = parts
 
     def start(self, subject: Subject, removals: Sequence[Removal]) -> None:
-        key, state = subject.key, subject.state
+        key, state, agents = subject.key, subject.state, self._parts.agents
+        views = agents.pool_agents(key).agents if removals else {}
         for removal in removals:
             worker = removal.worker
-            if not self._parts.agents.drain(key, worker.name) and worker.state not in DOOMED:
-                continue  # it came back, or a session was dispatched to it, in the same instant
+            if not is_still(worker, views.get(worker.name)):
+                continue  # it joined, broke off or came back since the plan was made
+            if not agents.drain(key, worker.name) and worker.state not in DOOMED:
+                continue  # a session was dispatched to it
             state.expectations.expect_deletion(worker.uid)
             self._parts.trace(key, AgentRemoved, worker.name)
             log.info("deleting agent", pool=str(key), pod=worker.name, state=worker.state.value, reason=removal.reason)
@@ -62,3 +65,14 @@ class Removals:
         subject.state.expectations.deletion_failed(worker.uid)
         self._parts.agents.undrain(subject.key, worker.name)
         self._parts.queue.add(subject.key)
+
+
+def is_still(worker: Worker, view: AgentView | None) -> bool:
+    """Whether the broker's part of what the worker was seen as still holds; its sessions are left to ``drain``."""
+    if worker.state in DOOMED:
+        return True
+    if worker.state is State.IDLE:
+        return view is not None and view.connected
+    if worker.state is State.LOST:
+        return view is not None and not view.connected
+    return view is None
