@@ -10,6 +10,7 @@ import structlog
 
 from app.controller.actuator import Answer
 from app.controller.parts import Parts, Subject
+from app.core.agents import AgentView
 from app.core.scaling import Removal
 from app.core.trace import AgentRemoved
 from app.core.workers import State, Worker
