@@ -24,8 +24,12 @@ REST = 200.0
 """Seconds for which nothing may be written once all is as wanted."""
 
 
-def calm(world: World, *, keep_stalled: bool = False) -> None:
-    """End all troubles and see the world come to rest. Raises BrokenError."""
+def calm(world: World) -> None:
+    """End all troubles and see the world come to rest. Raises BrokenError.
+
+    A pool whose requests get no answer may stay so: no other waits for it.
+    """
+    keep_stalled = world.rng.random() < 0.5
     world.loop.do(_clear, world, keep_stalled)
     if world.leader is None:
         world.advance(30.0)
@@ -212,7 +216,7 @@ def _status_lies(pool: Object, seen: Count, spec: PoolSpec) -> str:
 
 def _rest(world: World) -> None:
     """A world at rest stays at rest: nothing is created, deleted or written while nothing happens."""
-    begin, made = world.loop.time(), sum(world.checks.creations.values())
+    begin, made = world.loop.time(), _creations(world)
     world.advance(REST)
     for pool in world.pools():
         steady = "targetHitRate" not in pool["spec"]["autoscaler"] and not _is_bad(pool)
@@ -220,8 +224,14 @@ def _rest(world: World) -> None:
             late = world.checks.hinted.get(uid(pool), 0.0) - REST / 2  # hints take their time
             last = max(late, world.checks.writes.get(uid(pool), 0.0))
             world.checks.check("a world at rest stays at rest", last <= begin, f"{key_of(pool)} written at {last}")
-    attempts = sum(world.checks.creations.values()) - made
+    attempts = _creations(world) - made
     world.checks.check(
         "failing creations back off", attempts <= 12 * max(1, len(world.pools())), f"{attempts} in {REST}"
     )
     world.advance(0.0)
+
+
+def _creations(world: World) -> int:
+    """Asked for so far by pools whose requests are answered."""
+    answered = [pool for pool in world.pools() if NamespacedName(*key_of(pool)) not in world.weather.stalled]
+    return sum(world.checks.creations[uid(pool)] for pool in answered)

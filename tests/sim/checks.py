@@ -110,13 +110,13 @@ class Checks:
             self.creations[controller(body)] += 1
             self.writes[controller(body)] = self.world.loop.time()
         elif verb == "delete":
-            self._deletion(replica, key, body)
+            self._deletion(replica, key, body, again=before is not None)
 
     def answered(self, replica: Replica, verb: str, plural: str, key: Key, body: Any, *, failed: bool) -> None:
         if about := _about(replica, verb, plural, key, body):
             self._calls[about] = "failed" if failed else "done"
 
-    def _deletion(self, replica: Replica, key: Key, pod_uid: str | None) -> None:
+    def _deletion(self, replica: Replica, key: Key, pod_uid: str | None, *, again: bool) -> None:
         self.check("deletions name the uid", pod_uid is not None, f"deletion of {key}")
         pod = self.world.api.find(PODS, key)
         if pod is None or uid(pod) != pod_uid:
@@ -124,7 +124,7 @@ class Checks:
         pool_key = NamespacedName(key[0], label(pod))
         known = replica.cache.pool(pool_key)
         owner = known.metadata.uid if known else ""
-        own = owner in self.world.api.owners.get(uid(pod), ())
+        own = again or owner in self.world.api.owners.get(uid(pod), ())
         self.check("only own pods are deleted", own, f"{key} belongs to {controller(pod)}")
         self.writes[owner] = self.world.loop.time()
         if not finished(pod) and not deleting(pod):

