@@ -75,7 +75,8 @@ class KeyQueue(Generic[K]):
         if self._tasks is None:
             work.close()
             return
-        self._tasks.create_task(_guard(work, name), name=name)
+        task = self._tasks.create_task(_guard(work, name), name=name)
+        task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
 
     async def _serve(self, key: K) -> None:
         try:

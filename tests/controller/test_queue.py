@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -185,3 +186,16 @@ async def test_what_is_added_while_the_queue_ends_is_dropped() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert asked.is_set()
+
+
+async def test_work_that_never_began_is_closed() -> None:
+    """Else Python warns of a coroutine that was never awaited, which is an error here."""
+    queue: KeyQueue[str] = KeyQueue(lambda key: asyncio.sleep(0))
+    task = asyncio.create_task(queue.run())
+    await asyncio.sleep(0)
+    work = asyncio.sleep(0)
+    queue.spawn(work, name="work")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
