@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.core.fields import INT32_MAX
 from app.core.scheduleshape import LONGEST_EXPRESSION, LONGEST_RUN, MOST_SCHEDULES
-from app.core.validation import INT32_MAX
 from app.model.meta import GROUP, KIND, PLURAL, VERSION
 
 Schema = dict[str, Any]

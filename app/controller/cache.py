@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from app.core.agents import AgentPod, PoolInfo
 from app.model.agentpool import AgentPool
 from app.model.meta import POOL_LABEL, TEMPLATE_HASH_LABEL, NamespacedName
@@ -96,13 +98,10 @@ class PoolCache:
             self._names.pop(key.name, None)
 
     def _set_info(self, key: NamespacedName, pool: AgentPool) -> None:
-        known = self._info.get(key)
-        self._info[key] = PoolInfo(
-            key=key,
+        self._info[key] = msgspec.structs.replace(
+            self._info.get(key, PoolInfo(key)),
             default_slots=_default_slots(pool),
             deleting=pool.metadata.deletion_timestamp is not None,
-            allocation_error=known.allocation_error if known else "",
-            allocation_error_time=known.allocation_error_time if known else None,
         )
 
     # Read by the controller.
@@ -131,13 +130,7 @@ class PoolCache:
     def report_error(self, key: NamespacedName, error: str, when: float | None) -> None:
         """What the last failed creation said (empty: all is well), for those who watch the pool through the broker."""
         if info := self._info.get(key):
-            self._info[key] = PoolInfo(
-                key=key,
-                default_slots=info.default_slots,
-                deleting=info.deleting,
-                allocation_error=error,
-                allocation_error_time=when,
-            )
+            self._info[key] = msgspec.structs.replace(info, allocation_error=error, allocation_error_time=when)
 
     # PoolDirectory, read by the broker.
 

@@ -6,6 +6,7 @@ import asyncio
 import random
 import secrets
 import time
+from collections.abc import Iterable
 from functools import partial
 
 import msgspec
@@ -18,6 +19,7 @@ from app.core.diagnosis import Problem
 from app.core.podspec import encode_pods, pod_name
 from app.core.reconcile import Plan
 from app.core.trace import AgentAsked, AgentCreated, AgentRemoved
+from app.core.words import agents
 from app.kube.errors import ApiError
 from app.model.agentpool import PoolSpec
 from app.model.meta import CONFIG_MAP_ANNOTATION, NamespacedName
@@ -51,16 +53,14 @@ class Creations:
         try:
             await self._create(subject, bodies, plan)
         except Exception:
-            for name in bodies:
-                subject.state.expectations.creation_failed(name)
+            _forget(subject, bodies)
             raise
 
     async def _create(self, subject: Subject, bodies: dict[str, bytes], plan: Plan) -> None:
         key = subject.key
         await self._parts.config_maps.ensure(key.namespace)
         if subject.state.closing:
-            for name in bodies:
-                subject.state.expectations.creation_failed(name)
+            _forget(subject, bodies)
             self._parts.queue.add(key)
             return
         answers = []
@@ -76,8 +76,8 @@ class Creations:
             answers.append(answer)
         results = await asyncio.gather(*answers, return_exceptions=True)
         if made := results.count(None):
-            agents = "1 agent" if made == 1 else f"{made} agents"
-            self._parts.events.record(subject.pool, "Normal", "Created", f"Created {agents}: {plan.create_reason}")
+            text = f"Created {agents(made)}: {plan.create_reason}"
+            self._parts.events.record(subject.pool, "Normal", "Created", text)
 
     def _answered(self, subject: Subject, name: str, answer: Answer) -> None:
         state = subject.state
@@ -120,3 +120,9 @@ class Creations:
         log.warning("no agent", pool=str(subject.key), cause=cause, error=error, retry_in_seconds=round(wait, 1))
         text = f"{problem} (next try in {wait:.0f} s)"
         self._parts.events.record(subject.pool, "Warning", "CreateFailed", text)
+
+
+def _forget(subject: Subject, names: Iterable[str]) -> None:
+    """What was not asked for is not waited for."""
+    for name in names:
+        subject.state.expectations.creation_failed(name)

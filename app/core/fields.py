@@ -12,6 +12,8 @@ REQUIRED = "FieldValueRequired"
 INVALID = "FieldValueInvalid"
 WRONG_TYPE = "FieldValueTypeInvalid"
 
+INT32_MAX = 2**31 - 1
+
 Errors = Iterator[FieldError]
 
 
@@ -28,6 +30,15 @@ def wrong_type(path: str, value: Any, wanted: str) -> FieldError:
 
 def invalid(path: str, value: str | float, message: str) -> FieldError:
     return FieldError(path, INVALID, f"Invalid value: {_short(value)}: {message}")
+
+
+def whole_number(path: str, value: Any) -> FieldError | None:
+    """JSON has one kind of number: 3.0 is as whole as 3, while a boolean is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return wrong_type(path, value, "an integer")
+    if isinstance(value, float) and not value.is_integer():
+        return invalid(path, value, "must be an integer")
+    return None
 
 
 def _short(value: str | float) -> str:

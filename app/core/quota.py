@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from app.core.words import agents
 from app.model.quota import ResourceQuota
 
 _SUFFIXES = {
@@ -30,10 +31,9 @@ def shortfalls(pod: Mapping[str, Any], quotas: Sequence[ResourceQuota], *, repli
             need = _need(pod, resource)
             room = int(_amount(hard) / need) if need else replicas
             if room < replicas:
-                agents = "1 agent" if room == 1 else f"{room} agents"
                 name = quota.metadata.name
                 found.append(
-                    f"ResourceQuota {name} has room for {agents} ({resource}: {hard}), maxReplicas is {replicas}"
+                    f"ResourceQuota {name} has room for {agents(room)} ({resource}: {hard}), maxReplicas is {replicas}"
                 )
     return found
 

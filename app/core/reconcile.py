@@ -129,7 +129,8 @@ def reconcile(seen: Observed, memory: Memory) -> Plan:
 
 
 def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
-    version = rollouts.choose(spec, statuses.progress(seen.pool), seen.revisions, wall=seen.wall)
+    progress = statuses.progress(seen.pool)
+    version = rollouts.choose(spec, progress, seen.revisions, wall=seen.wall)
     waited, waits = memory.waits, track(memory.waits, seen.pods, seen.agents.agents, now=seen.now)
     memory = msgspec.structs.replace(memory, waits=waits)
     limits = spec.autoscaler
@@ -176,7 +177,7 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         drop_revisions=_unused_revisions(seen, version, spec, workers),
         status=status if status != seen.pool.status else None,
         status_first=statuses.is_first(seen.pool),
-        events=_events(workers, decision, memory, version, statuses.progress(seen.pool)),
+        events=_events(workers, decision, memory, version, progress),
         failure=failure,
         next_at=_next_at(seen, pool, version, spec=spec, decision=decision, warmth=warmth),
     )

@@ -13,6 +13,7 @@ import msgspec
 from app.core.breaker import CLOSED, Breaker
 from app.core.selection import removal_order
 from app.core.tally import NOBODY, Tally, tally
+from app.core.words import agents
 from app.core.workers import JOINED, LIVE, WAITING, State, Worker
 from app.model.agentpool import Autoscaler
 
@@ -123,11 +124,11 @@ def decide(pool: Pool, *, now: float) -> Decision:
         next_at = _earliest(grown.next_at, dead_at, wait if now < wait else None)
         if grown.create:
             return msgspec.structs.replace(grown, removals=dead, next_at=next_at)
-        reason = f"{_agents(unknown)} of before the start may still join again"
+        reason = f"{agents(unknown)} of before the start may still join again"
         return Decision(rule=Rule.UNKNOWN_AGENTS, reason=reason, removals=dead, next_at=next_at)
     if dead:
         # The next picture, without them and with the back-off that they may cause, says what they leave to be done.
-        reason = f"{_agents(len(dead))} cannot serve any more"
+        reason = f"{agents(len(dead))} cannot serve any more"
         return Decision(
             rule=Rule.DEAD_AGENTS, reason=reason, removals=dead, next_at=dead_at, decay_since=pool.decay_since
         )
@@ -152,12 +153,12 @@ def _up(pool: Pool, now: float) -> Decision:
     for_size = limits.min_replicas - pool.size
     wanted = max(for_idle, for_size)
     if wanted <= 0:
-        return Decision(reason=f"{pool.idle} idle slots, {_agents(pool.size)}: nothing to do")
+        return Decision(reason=f"{pool.idle} idle slots, {agents(pool.size)}: nothing to do")
     if for_idle >= for_size:
         waiting = f" ({pool.pending_sessions} sessions wait)" if pool.pending_sessions else ""
         rule, reason = Rule.MIN_IDLE, f"{pool.idle} idle slots are below minIdle {limits.min_idle}{waiting}"
     else:
-        rule, reason = Rule.MIN_REPLICAS, f"{_agents(pool.size)} are below minReplicas {limits.min_replicas}"
+        rule, reason = Rule.MIN_REPLICAS, f"{agents(pool.size)} are below minReplicas {limits.min_replicas}"
     room = pool.room
     if room <= 0:
         return Decision(rule=Rule.MAX_REPLICAS, reason=f"{reason}, but maxReplicas {limits.max_replicas} is reached")
@@ -191,7 +192,7 @@ def _down(pool: Pool, now: float) -> Decision:
     candidates = removal_order(pool.workers, template_hash=pool.template_hash)
     while candidates and size > limits.max_replicas:
         worker = candidates.pop(0)
-        rule, reason = Rule.MAX_REPLICAS, f"{_agents(size)} are above maxReplicas {limits.max_replicas}"
+        rule, reason = Rule.MAX_REPLICAS, f"{agents(size)} are above maxReplicas {limits.max_replicas}"
         removals.append(Removal(worker, reason))
         size, idle = size - 1, idle - worker.free
     if pool.rolling and pool.counts.outdated[State.IDLE]:
@@ -243,10 +244,6 @@ def _dead(pool: Pool, now: float) -> tuple[tuple[Removal, ...], float | None]:
 
 def _because(worker: Worker) -> str:
     return f": {worker.problem}" if worker.problem else ""
-
-
-def _agents(count: int) -> str:
-    return "1 agent" if count == 1 else f"{count} agents"
 
 
 def _earliest(*times: float | None) -> float | None:

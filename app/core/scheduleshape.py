@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from cronsim import CronSimError
 
-from app.core.fields import INVALID, REQUIRED, Errors, invalid, missing_or_wrong, wrong_type
+from app.core.fields import INT32_MAX, INVALID, REQUIRED, Errors, invalid, missing_or_wrong, whole_number, wrong_type
 from app.core.schedules import starts
 from app.core.syntax import LABEL_SYNTAX, is_label_value
 from app.model.agentpool import FieldError
@@ -17,7 +17,6 @@ from app.model.schedule import Schedule
 MOST_SCHEDULES = 64
 LONGEST_EXPRESSION = 256
 LONGEST_RUN = 7 * 86400
-INT32_MAX = 2**31 - 1
 DUPLICATE = "FieldValueDuplicate"
 PATH = "spec.schedules"
 
@@ -134,9 +133,7 @@ def _time_zone(path: str, name: Any) -> Errors:
 
 
 def _number(path: str, value: Any, *, minimum: int, maximum: int) -> Errors:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        yield wrong_type(path, value, "an integer")
-    elif isinstance(value, float) and not value.is_integer():
-        yield invalid(path, value, "must be an integer")
+    if error := whole_number(path, value):
+        yield error
     elif not minimum <= value <= maximum:
         yield invalid(path, value, f"must be {minimum} to {maximum}")

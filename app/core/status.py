@@ -30,12 +30,12 @@ def timestamp(wall: float) -> str:
 
 def is_first(pool: AgentPool) -> bool:
     """No status yet, or one of an older spec: it must be told before anything is done, or the pool looks finished."""
-    return _mapping(pool.status).get("observedGeneration") != pool.metadata.generation
+    return mapping(pool.status).get("observedGeneration") != pool.metadata.generation
 
 
 def progress(pool: AgentPool) -> Progress:
     """What the status keeps of the pool's rollout."""
-    kept = _mapping(_mapping(pool.status).get("rollout"))
+    kept = mapping(mapping(pool.status).get("rollout"))
     return Progress(
         target=str(kept.get("templateHash", "")),
         stable=str(kept.get("stableTemplateHash", "")),
@@ -47,7 +47,7 @@ def progress(pool: AgentPool) -> Progress:
 
 def warmth(pool: AgentPool) -> Mapping[str, Any]:
     """What the status keeps of schedules and predictions."""
-    return _mapping(_mapping(pool.status).get("warmth"))
+    return mapping(mapping(pool.status).get("warmth"))
 
 
 def of_pool(
@@ -103,7 +103,7 @@ def _rollout(version: Version) -> dict[str, Any]:
 
 def _decision(pool: AgentPool, scaling: Pool, decision: Decision, *, now: float, wall: float) -> dict[str, Any]:
     """The last decision that did something or was bound; a settled pool keeps what it did last."""
-    last = _mapping(_mapping(pool.status).get("lastDecision"))
+    last = mapping(mapping(pool.status).get("lastDecision"))
     if decision.rule is Rule.SETTLED and (last.get("create") or last.get("remove")):
         return dict(last)
     told: dict[str, Any] = {
@@ -129,7 +129,7 @@ def of_refused(pool: AgentPool, errors: Sequence[FieldError], *, wall: float) ->
         "Reconciling": ("False", "InvalidSpec", "Waiting for the spec to be mended"),
         "Stalled": ("True", "InvalidSpec", message),
     }
-    status = dict(_mapping(pool.status))
+    status = dict(mapping(pool.status))
     status["observedGeneration"] = pool.metadata.generation
     status["conditions"] = _conditions(pool, told, wall=wall)
     return status
@@ -211,7 +211,7 @@ def _word(problem: Problem) -> str:
 
 def _was_filled(pool: AgentPool) -> bool:
     """The pool has been full once in this generation, by its own status, so that a restart does not forget it."""
-    conditions = _mapping(pool.status).get("conditions")
+    conditions = mapping(pool.status).get("conditions")
     return any(
         isinstance(condition, Mapping)
         and condition.get("type") == "Reconciling"
@@ -223,7 +223,7 @@ def _was_filled(pool: AgentPool) -> bool:
 
 def _conditions(pool: AgentPool, told: Mapping[str, tuple[str, str, str]], *, wall: float) -> list[dict[str, Any]]:
     """Conditions in a fixed order; the time of the last transition is kept while the status stays the same."""
-    known = _mapping(pool.status).get("conditions")
+    known = mapping(pool.status).get("conditions")
     before = {c.get("type"): c for c in known if isinstance(c, Mapping)} if isinstance(known, list) else {}
     conditions = []
     for kind, (value, reason, message) in told.items():
@@ -250,7 +250,8 @@ def _epoch(text: Any) -> float:
         return 0.0
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value, of a status that may hold anything; empty for what is no mapping."""
     return value if isinstance(value, Mapping) else {}
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from app.core import scheduleshape
-from app.core.fields import INVALID, REQUIRED, Errors, invalid, missing_or_wrong, wrong_type
+from app.core.fields import INT32_MAX, INVALID, REQUIRED, Errors, invalid, missing_or_wrong, whole_number, wrong_type
 from app.core.injection import agent_index, config_mounts, named_pools
 from app.core.podshape import check_pod
 from app.core.podspec import template_hash
@@ -21,7 +21,6 @@ from app.core.syntax import LABEL_SYNTAX, is_label_value
 from app.model.agentpool import Autoscaler, FieldError, PoolSpec, Rollout
 from app.model.meta import POOL_LABEL
 
-INT32_MAX = 2**31 - 1
 WARNING_LENGTH = 120
 """Above it a warning may be cut (source: the API documentation of AdmissionResponse.warnings)."""
 
@@ -131,10 +130,8 @@ def _hit_rate(path: str, value: Any) -> Errors:
 def _number(path: str, limit: _Limit, value: Any) -> FieldError | None:
     if value is None:
         return FieldError(path, REQUIRED, f"Required value: {limit.required}") if limit.required else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return wrong_type(path, value, "an integer")
-    if isinstance(value, float) and not value.is_integer():
-        return invalid(path, value, "must be an integer")
+    if error := whole_number(path, value):
+        return error
     if value < limit.minimum:
         return invalid(path, value, f"must be at least {limit.minimum}")
     if value > INT32_MAX:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.fields import INT32_MAX
 from app.core.podshape import check_pod
 from app.core.podspec import template_hash
 from app.core.validation import (
     HIT_RATE,
-    INT32_MAX,
     LIMITS,
     ROLLOUT_FIELDS,
     STRATEGIES,
