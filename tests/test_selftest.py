@@ -11,15 +11,12 @@ import pytest
 
 from app.selftest import CheckError, check_accepted, check_broker, check_ready, check_refused, run
 from tests.support.cluster import Cluster
-from tests.support.running import CHECKOUT
 
 
 @pytest.fixture(scope="module")
 def crd(cluster: Cluster) -> Cluster:
     """The CRD alone: nobody answers webhooks, and none are asked."""
-    cluster.kubectl("apply", "-f", str(CHECKOUT / "crd" / "agentpools.velda.io.yaml"))
-    for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
-        cluster.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
+    cluster.install_crd()
     return cluster
 
 

@@ -16,16 +16,13 @@ from app.kube.errors import ApiError
 from app.model.meta import FINALIZER, MANAGED_BY_LABEL, MANAGER, POOL_LABEL
 from app.uninstall import delete_config_maps, delete_dependents, delete_pools, release_pools, run
 from tests.support.cluster import Cluster
-from tests.support.running import CHECKOUT
 
 OTHERS = "example.com/other"
 
 
 @pytest.fixture(scope="module")
 def crd(cluster: Cluster) -> Cluster:
-    cluster.kubectl("apply", "-f", str(CHECKOUT / "crd" / "agentpools.velda.io.yaml"))
-    for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
-        cluster.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
+    cluster.install_crd()
     return cluster
 
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from crd.generate import TARGETS
 from tests.bench import provisioning, reaction, simulation, steady
 from tests.bench.bench import Bench
 from tests.support import tools
@@ -35,9 +34,7 @@ def main() -> int:
 
 
 async def _run(cluster: Cluster, figures: list[str]) -> int:
-    cluster.kubectl("apply", "-f", str(TARGETS[0]))
-    cluster.kubectl("wait", "crd/agentpools.velda.io", "--for=jsonpath={.status.acceptedNames.kind}=AgentPool")
-    cluster.kubectl("wait", "crd/agentpools.velda.io", "--for=condition=Established", "--timeout=30s")
+    cluster.install_crd()
     async with cluster.client() as client:
         bench = Bench(cluster, client)
         for name in figures:

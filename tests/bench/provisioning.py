@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 import msgspec
@@ -43,7 +43,7 @@ async def measure(bench: Bench, *, pods: int = 1000, rounds: int = 3) -> None:
 
         results: dict[str, list[Round]] = {"ours": [], "ReplicaSet": [], "raw": []}
         for number in range(rounds):
-            sides: list[tuple[str, Callable[[str], Awaitable[None]], Process | None]] = [
+            sides: list[tuple[str, Callable[[str], Coroutine[Any, Any, None]], Process | None]] = [
                 ("ours", ours, server),
                 ("ReplicaSet", replica_set, manager),
                 ("raw", loop, None),
@@ -90,12 +90,12 @@ def _lines(bench: Bench, results: dict[str, list[Round]], pods: int) -> None:
 
 
 async def _round(
-    bench: Bench, name: str, start: Callable[[str], Awaitable[None]], process: Process | None, *, pods: int
+    bench: Bench, name: str, start: Callable[[str], Coroutine[Any, Any, None]], process: Process | None, *, pods: int
 ) -> Round:
     namespace = await bench.namespace()
     async with bench.watching(namespace) as watch:
         before, began = process.cpu_seconds() if process else 0.0, time.perf_counter()
-        starting = asyncio.create_task(_as_coroutine(start(namespace)))
+        starting = asyncio.create_task(start(namespace))
         await watch.reaches(pods, timeout=180)
         seconds = time.perf_counter() - began
         await starting
@@ -135,7 +135,3 @@ async def _raw(bench: Bench, namespace: str, pods: int) -> None:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(RAW_IN_FLIGHT):
             tasks.create_task(worker())
-
-
-async def _as_coroutine(work: Awaitable[None]) -> None:
-    await work

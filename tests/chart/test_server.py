@@ -45,9 +45,7 @@ def test_the_pods_pass_the_strictest_pod_security(home: Cluster) -> None:
 
 
 def test_the_plain_rbac_manifest_is_valid_and_enough_to_list_pools(home: Cluster) -> None:
-    home.kubectl("apply", f"--filename={CHECKOUT / 'crd' / 'agentpools.velda.io.yaml'}")
-    for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
-        home.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
+    home.install_crd()
     manifest = CHECKOUT / "crd" / "velda-rbac.yaml"
     home.kubectl("apply", f"--filename={manifest}")
     try:

@@ -32,9 +32,7 @@ TABLE = {
 @pytest.fixture(scope="module")
 def crd(cluster: Cluster) -> Cluster:
     """Installed as the documentation says: plainly, without a server-side flag."""
-    cluster.kubectl("apply", "-f", str(TARGETS[0]))
-    for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
-        cluster.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
+    cluster.install_crd()
     return cluster
 
 

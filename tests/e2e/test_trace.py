@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from app.kube import paths
-from crd.generate import TARGETS
 from tests.bench.agents import agents
 from tests.bench.bench import Bench, pool
 from tests.bench.process import serving
@@ -23,9 +22,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def test_a_servers_trace_can_be_replayed_against_other_numbers(cluster: Cluster, tmp_path: Path) -> None:
-    await asyncio.to_thread(cluster.kubectl, "apply", "-f", str(TARGETS[0]))
-    established = ("wait", "crd/agentpools.velda.io", "--for=jsonpath={.status.acceptedNames.kind}=AgentPool")
-    await asyncio.to_thread(cluster.kubectl, *established)
+    await asyncio.to_thread(cluster.install_crd)
     traces = tmp_path / "traces"
     settings = f"trace: {{directory: {traces}}}\n"
     async with cluster.client() as client:

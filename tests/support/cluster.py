@@ -58,6 +58,12 @@ class Cluster:
         async with Client(source, await source()) as client:
             yield client
 
+    def install_crd(self) -> None:
+        """The AgentPool CRD, by a plain ``kubectl apply``; returns once pools can be stored."""
+        self.kubectl("apply", "-f", str(CHECKOUT / "crd" / "agentpools.velda.io.yaml"))
+        for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
+            self.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
+
     def namespace(self) -> str:
         """A fresh namespace, ready for pods (its default service account exists)."""
         name = f"test-{uuid.uuid4().hex[:10]}"
