@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from app import __version__
+from app.check import EXIT_CODES as CHECK_EXIT_CODES
+from app.client.commands import pool, session
 
 cli = typer.Typer(
     name="velda-apiserver",
@@ -17,6 +20,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cli.add_typer(session)
+cli.add_typer(pool)
 
 
 @cli.command()
@@ -24,6 +29,8 @@ def serve(
     config: Annotated[Path, typer.Option(help="Path of velda-config.yaml.")] = Path("/etc/velda/velda-config.yaml"),
 ) -> None:
     """Run the server: webhooks, controller and broker."""
+    # gRPC reads it when it is imported. Its lines are not of our format, and one comes for each handshake that fails.
+    os.environ.setdefault("GRPC_VERBOSITY", "error")
     from app.obs.logging import configure
     from app.service import serve as run
     from app.settings import Identity, SettingsError, load
@@ -31,7 +38,7 @@ def serve(
     try:
         settings = load(config)
         configure(settings.log)
-        asyncio.run(run(settings, Identity.from_environment()))
+        asyncio.run(run(settings, Identity.from_environment(), config=config))
     except SettingsError as error:
         typer.echo(error, err=True)
         raise typer.Exit(2) from None
@@ -47,6 +54,20 @@ def agent(
     from app.agent.cli import run
 
     raise typer.Exit(run(pool=pool, config=config, name=name))
+
+
+@cli.command()
+def agent_certificate(
+    url: Annotated[str, typer.Option(help="Where it is issued: https://HOST/agents/v1/certificate.")],
+    ca: Annotated[Path, typer.Option(help="The CA of that server's certificate.")],
+    token: Annotated[Path, typer.Option(help="The pod's token.")],
+    directory: Annotated[Path, typer.Option(help="Where tls.crt and tls.key are written.")],
+    timeout: Annotated[float, typer.Option(help="Seconds to try for.")] = 120,
+) -> None:
+    """Get the certificate of an agent's pod, before the agent starts."""
+    from app.agent.certificate import run
+
+    raise typer.Exit(run(url=url, ca=ca, token=token, directory=directory, timeout=timeout))
 
 
 @cli.command()
@@ -71,12 +92,17 @@ def selftest(
     broker: Annotated[str, typer.Option(help="HOST:PORT of the broker.")],
     webhook: Annotated[str, typer.Option(help="Host of the webhooks.")],
     ca: Annotated[Path, typer.Option(help="The CA of their certificate.")],
+    broker_security: Annotated[
+        Literal["plaintext", "tls", "mtls"], typer.Option(help="How the broker's port is served.")
+    ] = "plaintext",
     timeout: Annotated[float, typer.Option(help="Seconds until a check that does not pass has failed.")] = 60,
 ) -> None:
     """Check an installed release from inside of the cluster."""
     from app.selftest import run
 
-    raise typer.Exit(run(namespace=namespace, broker=broker, webhook=webhook, ca=ca, timeout=timeout))
+    raise typer.Exit(
+        run(namespace=namespace, broker=broker, security=broker_security, webhook=webhook, ca=ca, timeout=timeout)
+    )
 
 
 @cli.command()
@@ -121,6 +147,19 @@ def replay(
     }
     numbers = {field: values for field, values in given.items() if values}
     raise typer.Exit(run(traces, numbers=numbers, as_json=as_json, plot=plot))
+
+
+@cli.command(epilog=CHECK_EXIT_CODES)
+def check(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="YAML or JSON; a directory: all in it; -: standard input.")
+    ],
+    output: Annotated[Literal["text", "json", "sarif"], typer.Option("--output", "-o", help="What to print.")] = "text",
+) -> None:
+    """Say what is wrong with AgentPools in files, as `kubectl apply` would, without a cluster."""
+    from app.check.command import run
+
+    raise typer.Exit(run(files, output=output))
 
 
 @cli.command()

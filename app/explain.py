@@ -12,6 +12,7 @@ from app.kube.config import connect
 from app.kube.errors import ApiError
 from app.model.agentpool import AgentPool
 from app.model.meta import NamespacedName
+from app.obs.progress import SOON, waiting
 from app.settings import Kubernetes
 
 
@@ -22,7 +23,8 @@ class ExplainError(Exception):
 def run(*, pool: str, namespace: str) -> str:
     """The explanation of ``pool`` (or ``NAMESPACE/POOL``)."""
     space, slash, name = pool.rpartition("/")
-    return asyncio.run(_run(NamespacedName(space if slash else namespace, name)))
+    with waiting("waiting for the API server", after=SOON):
+        return asyncio.run(_run(NamespacedName(space if slash else namespace, name)))
 
 
 async def _run(key: NamespacedName) -> str:

@@ -20,6 +20,7 @@ from app.core.replaying.outcome import Point, Result
 from app.core.replaying.recorded import recorded
 from app.core.replaying.replay import Limits, replay
 from app.core.trace import Decoded, Header, decode
+from app.obs.progress import progressing
 
 USAGE_ERROR = 2
 MOST = 8
@@ -79,7 +80,7 @@ def compare(paths: Sequence[Path], numbers: Mapping[str, Sequence[int]]) -> Repo
     variants = [Variant("recorded", {}, recorded(told)), Variant("replayed", {}, replay(wanted, told.limits))]
     variants += [
         Variant(_name(other), other, replay(wanted, limits_with(told.limits, other)))
-        for other in _alternatives(numbers)
+        for other in progressing(_alternatives(numbers), "Replaying")
     ]
     unknown: dict[str, int] = {}
     for _, decoded in files:

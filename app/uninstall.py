@@ -22,6 +22,8 @@ from app.model.meta import API_VERSION, FINALIZER, KIND, MANAGED_BY_LABEL, MANAG
 from app.settings import Kubernetes, SettingsError
 
 POLL = 1.0
+TELL = 10.0
+"""Seconds after which who waits for AgentPools to end is told how many are left."""
 RELEASE_TRIES = 10
 """How often AgentPools are listed anew because they changed while the finalizer was taken off."""
 
@@ -67,13 +69,18 @@ async def _run(pools: Literal["delete", "release"], namespaces: Sequence[str], c
 
 async def delete_pools(client: Client, *, namespaces: Sequence[str], timeout: float) -> None:
     """Delete them and wait until they are gone; what is left after ``timeout`` seconds loses our finalizer."""
-    deadline = asyncio.get_running_loop().time() + timeout
+    clock = asyncio.get_running_loop().time
+    deadline, due = clock() + timeout, clock() + TELL
     while pools := await _pools(client, namespaces):
         for pool in pools:
             if pool.deletion_timestamp is None:
                 log.info("deleting AgentPool", pool=str(pool.key))
                 await _settle(client.delete(paths.agentpool(pool.key), uid=pool.uid))
-        if asyncio.get_running_loop().time() > deadline:
+        if clock() >= due:
+            seconds = round(deadline - clock())
+            log.info("waiting for AgentPools to end", left=len(pools), first=str(pools[0].key), seconds_at_most=seconds)
+            due = clock() + TELL
+        if clock() > deadline:
             log.warning("AgentPools did not end in time", pools=[str(pool.key) for pool in pools], seconds=timeout)
             await release_pools(client, namespaces=namespaces)
             return

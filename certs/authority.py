@@ -38,7 +38,7 @@ def issue_authority(*, now: datetime) -> KeyPair:
         .not_valid_before(now - BACKDATE)
         .not_valid_after(now + AUTHORITY_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     return _pair(builder.sign(key, hashes.SHA256()), key)
@@ -46,13 +46,7 @@ def issue_authority(*, now: datetime) -> KeyPair:
 
 def issue_leaf(authority: KeyPair, *, names: Sequence[str], now: datetime) -> KeyPair:
     """A server certificate for DNS names and IP addresses; ValueError when ``authority`` cannot sign it."""
-    issuer = x509.load_pem_x509_certificate(authority.certificate)
-    issuer_key = serialization.load_pem_private_key(authority.key, password=None)
-    issuer_public = issuer.public_key()
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey) or not isinstance(
-        issuer_public, ec.EllipticCurvePublicKey
-    ):
-        raise ValueError("the CA's key is not an elliptic curve key")
+    issuer, issuer_key = signer(authority)
     key = ec.generate_private_key(ec.SECP256R1())
     builder = (
         x509.CertificateBuilder(issuer_name=issuer.subject, subject_name=_name(names[0][:64]))
@@ -62,12 +56,20 @@ def issue_leaf(authority: KeyPair, *, names: Sequence[str], now: datetime) -> Ke
         .not_valid_after(min(now + LEAF_LIFE, issuer.not_valid_after_utc))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     return _pair(builder.sign(issuer_key, hashes.SHA256()), key)
+
+
+def signer(authority: KeyPair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    """The CA's certificate and key; ValueError when it cannot sign."""
+    key = serialization.load_pem_private_key(authority.key, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the CA's key is not an elliptic curve key")
+    return x509.load_pem_x509_certificate(authority.certificate), key
 
 
 def _name(common_name: str) -> x509.Name:
@@ -81,7 +83,7 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,

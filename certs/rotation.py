@@ -1,122 +1,171 @@
-"""What is due: pure, from the Secret's content and the time. What cannot be used is due at once, with the reason."""
+"""What to write into the Secret next: pure, from its content, what a replica sees around it, and the time.
+
+A CA is replaced in phases that the Secret's content itself is: nothing else has to be kept, so that another replica, or
+the next process, goes on from wherever the last one stopped.
+
+1. PUBLISHING: the bundle begins with the new CA; the leaf is still the old one's. Ends when every webhook has shown the
+   bundle for ``overlap`` seconds.
+2. SWITCHING: the leaf is of the new CA; the bundle carries both. Ends when every live replica serves that leaf.
+3. STEADY: the new CA alone.
+
+What cannot be used is mended by whoever sees it; all else is the leader's, and others' only when it is overdue.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from typing import Literal
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from certs.authority import KeyPair, issue_authority, issue_leaf
+from certs.material import (
+    Material,
+    age,
+    authority_fault,
+    blocks,
+    fault,
+    good_authorities,
+    issued_by,
+    join,
+    names_of,
+)
 
-from certs.authority import LEAF_LIFE, KeyPair, issue_authority, issue_leaf
+RENEW = 2 / 3
+"""Of a certificate's life: a third is left for whatever keeps us from renewing it."""
+OVERDUE = 5 / 6
+"""When those renew that do not lead: there seems to be no leader."""
+
+Request = Literal["", "leaf", "ca"]
+REQUESTS: tuple[Request, ...] = ("leaf", "ca")
+
+
+class Phase(IntEnum):
+    STEADY = 0
+    PUBLISHING = 1
+    SWITCHING = 2
 
 
 @dataclass(frozen=True)
-class Material:
-    """All that the Secret holds: what we serve with, what clients verify it by (``bundle``), and the CA that signs."""
+class View:
+    """What a replica sees around the Secret.
 
-    leaf: KeyPair
-    bundle: bytes
-    authority: KeyPair
+    ``published`` is the caBundle of every webhook, ``published_for`` for how many seconds all have been seen as the
+    Secret says (None: they are not); ``confirmed``: every live replica serves the Secret's leaf; ``requested``: what a
+    user wants anew.
+    """
+
+    published: Sequence[bytes] = ()
+    published_for: float | None = None
+    confirmed: bool = False
+    leading: bool = False
+    requested: Request = ""
 
 
 @dataclass(frozen=True)
-class Due:
-    """``reason`` is for people; ``fault`` tells an unusable certificate from a renewal in time."""
+class Step:
+    """``done`` are the requests that it fulfils, ``reason`` is for people, ``fault``: something could not be used."""
 
-    what: Literal["nothing", "leaf", "everything"]
-    reason: str = ""
+    material: Material
+    reason: str
+    done: frozenset[Request] = frozenset()
     fault: bool = False
 
 
-NOTHING = Due("nothing")
-DER = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+def phase(material: Material) -> Phase:
+    """Of usable material."""
+    if not issued_by(material.leaf.certificate, material.authority.certificate):
+        return Phase.PUBLISHING
+    return Phase.SWITCHING if len(blocks(material.bundle)) > 1 else Phase.STEADY
 
 
-def due(material: Material, *, names: Sequence[str], now: datetime) -> Due:
-    """What to issue anew so that ``names`` can be served."""
-    if problem := _authority_fault(material, now=now):
-        return Due("everything", problem, fault=True)
-    authority = x509.load_pem_x509_certificate(material.authority.certificate)
-    if authority.not_valid_after_utc < now + LEAF_LIFE:
-        return Due("everything", "the CA would not outlive a new certificate")
-    if problem := fault(material.leaf, now=now):
-        return Due("leaf", f"tls.crt, tls.key: {problem}", fault=True)
-    leaf = x509.load_pem_x509_certificate(material.leaf.certificate)
-    if not _issued_by(leaf, authority):
-        return Due("leaf", "tls.crt: the CA in ca.crt did not sign it", fault=True)
-    if _names(leaf) != set(names):
-        return Due("leaf", f"the names to serve are now {', '.join(names)}")
-    if now >= renewal_time(leaf):
-        return Due("leaf", "two thirds of its life are over")
-    return NOTHING
+def next_step(
+    material: Material | None, view: View, *, names: Sequence[str], overlap: float, now: datetime
+) -> Step | None:
+    """What to write; None while there is nothing to do, or something to wait for. ``material`` None: there is none."""
+    if material is None:
+        return _anew(b"".join(view.published), names=names, now=now)
+    return _mended(material, view, names=names, now=now) or _advanced(
+        material, view, names=names, overlap=overlap, now=now
+    )
 
 
 def issue(
     old: Material | None, what: Literal["leaf", "everything"], *, names: Sequence[str], now: datetime
 ) -> Material:
-    """New material as ``due`` asked for; the CA of ``old`` is kept where only the leaf is due."""
+    """New material; the CA of ``old`` is kept where only the leaf is wanted."""
     if old and what == "leaf":
         return Material(issue_leaf(old.authority, names=names, now=now), old.bundle, old.authority)
     authority = issue_authority(now=now)
     return Material(issue_leaf(authority, names=names, now=now), authority.certificate, authority)
 
 
-def fault(pair: KeyPair, *, now: datetime) -> str | None:
-    """Why the pair cannot be used at ``now``; None when it can."""
-    try:
-        certificate = x509.load_pem_x509_certificate(pair.certificate)
-    except ValueError:
-        return "not a PEM certificate"
-    try:
-        key = serialization.load_pem_private_key(pair.key, password=None)
-    except (ValueError, TypeError):  # TypeError: it is encrypted
-        return "not an unencrypted PEM private key"
-    if certificate.public_key().public_bytes(*DER) != key.public_key().public_bytes(*DER):
-        return "the key does not belong to the certificate"
-    if now < certificate.not_valid_before_utc:
-        return f"not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
-    if now >= certificate.not_valid_after_utc:
-        return f"expired at {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+def _anew(published: bytes, *, names: Sequence[str], now: datetime) -> Step:
+    """The CAs that clients trust now stay until every replica has left them: some may serve what was lost."""
+    fresh = issue(None, "everything", names=names, now=now)
+    bundle = join([fresh.bundle, *good_authorities(published, now=now)])
+    return Step(Material(fresh.leaf, bundle, fresh.authority), "there is none yet", frozenset(REQUESTS))
+
+
+def _mended(material: Material, view: View, *, names: Sequence[str], now: datetime) -> Step | None:
+    """The repair of what cannot be used."""
+    if problem := authority_fault(material.authority, now=now):
+        trusted = good_authorities(material.bundle, now=now)
+        if not trusted or _leaf_fault(material.leaf, trusted, now=now):
+            step = _anew(b"".join([material.bundle, *view.published]), names=names, now=now)
+            return Step(step.material, f"ca.crt, ca.key: {problem}", step.done, fault=True)
+        return Step(_begun(material, trusted, now=now), f"ca.crt, ca.key: {problem}", frozenset({"ca"}), fault=True)
+    trusted = blocks(material.bundle)
+    if problem := _leaf_fault(material.leaf, trusted, now=now):
+        renewed = issue(material, "leaf", names=names, now=now)
+        return Step(renewed, f"tls.crt, tls.key: {problem}", frozenset({"leaf"}), fault=True)
+    carried = names_of(material.leaf.certificate)
+    missing = [name for name in names if name not in carried]
+    if missing and phase(material) is not Phase.PUBLISHING:
+        # Those that it carries stay: while versions of us change, some replicas are called by them.
+        renewed = issue(material, "leaf", names=[*names, *sorted(carried.difference(names))], now=now)
+        return Step(renewed, f"it lacks the names {', '.join(missing)}", frozenset({"leaf"}))
     return None
 
 
-def renewal_time(certificate: x509.Certificate) -> datetime:
-    """Two thirds into its life: a third is left for whatever keeps us from renewing it."""
-    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    return certificate.not_valid_before_utc + life * 2 / 3
+def _advanced(material: Material, view: View, *, names: Sequence[str], overlap: float, now: datetime) -> Step | None:
+    """The next phase of a change of CA, or what is due by its age or by request."""
+    current = phase(material)
+    if view.leading and current is Phase.PUBLISHING:
+        if view.published_for is None or view.published_for < overlap:
+            return None
+        return Step(issue(material, "leaf", names=names, now=now), "the new CA is published", frozenset({"leaf"}))
+    if view.leading and current is Phase.SWITCHING and view.confirmed:
+        kept = Material(material.leaf, material.authority.certificate, material.authority)
+        return Step(kept, "every replica has left the old CA")
+    reason = _due(material.authority, view, "ca", now=now)
+    if reason and current is Phase.STEADY:
+        return Step(_begun(material, blocks(material.bundle), now=now), f"ca.crt: {reason}", frozenset({"ca"}))
+    reason = _due(material.leaf, view, "leaf", now=now)
+    if reason and current is not Phase.PUBLISHING:
+        return Step(issue(material, "leaf", names=names, now=now), f"tls.crt: {reason}", frozenset({"leaf"}))
+    return None
 
 
-def _authority_fault(material: Material, *, now: datetime) -> str | None:
-    problem = fault(material.authority, now=now)
-    if not problem and not _may_sign(x509.load_pem_x509_certificate(material.authority.certificate)):
-        problem = "not a CA of ours"
-    return f"ca.crt, ca.key: {problem}" if problem else None
+def _begun(material: Material, trusted: Sequence[bytes], *, now: datetime) -> Material:
+    """A new CA before those of ``trusted``; the one that the leaf needs is the last to be left out of a full bundle."""
+    authority = issue_authority(now=now)
+    needed = [old for old in trusted if issued_by(material.leaf.certificate, old)]
+    return Material(material.leaf, join([authority.certificate, *needed, *trusted]), authority)
 
 
-def _may_sign(certificate: x509.Certificate) -> bool:
-    try:
-        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    return basic.ca and isinstance(certificate.public_key(), ec.EllipticCurvePublicKey)
+def _due(pair: KeyPair, view: View, what: Request, *, now: datetime) -> str:
+    """Why it is to be replaced; empty while it is not."""
+    if view.leading and view.requested == what:
+        return "requested"
+    share = age(pair.certificate, now=now)
+    return f"{share:.0%} of its life are over" if share >= (RENEW if view.leading else OVERDUE) else ""
 
 
-def _issued_by(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
-    try:
-        leaf.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _names(certificate: x509.Certificate) -> set[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return set()
-    return {*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))}
+def _leaf_fault(leaf: KeyPair, trusted: Sequence[bytes], *, now: datetime) -> str | None:
+    if problem := fault(leaf, now=now):
+        return problem
+    if not any(issued_by(leaf.certificate, authority) for authority in trusted):
+        return "no CA in ca.crt signed it"
+    return None

@@ -1,4 +1,4 @@
-"""``python -m crd.generate``: writes crd/agentpools.velda.io.yaml and the chart's copy of it.
+"""``python -m crd.generate``: writes crd/agentpools.velda.io.yaml, the chart's copy of it, and the schema for editors.
 
 ``--refresh`` first renews crd/podspec.json from the API server of the current kubectl context; ``--check`` writes
 nothing and fails when a file is stale.
@@ -15,13 +15,16 @@ from typing import Any
 
 import yaml
 
+from crd.editor import editor_schema
 from crd.podspec import pod_spec
 from crd.schema import definition
+from crd.written import write
 
 HERE = Path(__file__).parent
 SNAPSHOT = HERE / "podspec.json"
 """The schema of a PodSpec, as Kubernetes v1.36.3 describes it."""
 TARGETS = (HERE / "agentpools.velda.io.yaml", HERE.parent / "chart" / "files" / "agentpools.velda.io.yaml")
+EDITOR = HERE / "agentpool.schema.json"
 LIMIT = 262_144
 """Bytes that an annotation may have; a client-side apply keeps the manifest in one."""
 HEADER = "# Made by `make crd` from crd/schema.py and crd/podspec.json; do not edit.\n"
@@ -34,25 +37,25 @@ def main() -> int:
     options = parser.parse_args()
     if options.refresh:
         SNAPSHOT.write_text(json.dumps(_fetch(), separators=(",", ":"), sort_keys=True) + "\n", encoding="utf-8")
-    text = render()
-    stale = [path for path in TARGETS if not path.exists() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if options.check:
-            print(f"{path} is stale: run make crd", file=sys.stderr)
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(f"{path} written, {len(text)} bytes")
-    return 1 if stale and options.check else 0
+    texts = {**dict.fromkeys(TARGETS, render()), EDITOR: render_editor()}
+    return write(texts, check=options.check, command="make crd")
 
 
 def render() -> str:
     """The manifest's text."""
-    manifest = definition(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
-    text = HEADER + yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text = HEADER + yaml.dump(_manifest(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     if len(text.encode()) >= LIMIT:
         raise SystemExit(f"the manifest has {len(text.encode())} bytes, kubectl apply takes less than {LIMIT}")
     return text
+
+
+def render_editor() -> str:
+    """The text of crd/agentpool.schema.json."""
+    return json.dumps(editor_schema(_manifest()), separators=(",", ":")) + "\n"
+
+
+def _manifest() -> dict[str, Any]:
+    return definition(json.loads(SNAPSHOT.read_text(encoding="utf-8")))
 
 
 def _fetch() -> dict[str, Any]:

@@ -20,7 +20,7 @@ HEADER = """\
 # Made by `make rbac` from chart/; do not edit. What velda-apiserver may do as the service account velda-apiserver in
 # the namespace velda, which must exist; and the Secret and the Lease that it fills but may not create.
 """
-TEMPLATES = ("serviceaccount", "rbac", "state")
+TEMPLATES = ("serviceaccount", "rbac", "clients", "state")
 HELMS_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version")
 
 

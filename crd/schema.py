@@ -6,6 +6,7 @@ from typing import Any
 
 from app.core.fields import INT32_MAX
 from app.core.scheduleshape import LONGEST_EXPRESSION, LONGEST_RUN, MOST_SCHEDULES
+from app.model.agentpool import UNSEEN
 from app.model.meta import GROUP, KIND, PLURAL, VERSION
 
 Schema = dict[str, Any]
@@ -309,7 +310,7 @@ def _root(pod_spec: Schema) -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
             "spec": spec,
-            "status": STATUS,
+            "status": {**STATUS, "default": {"observedGeneration": UNSEEN}},
         },
         required=("spec",),
     )
@@ -348,7 +349,7 @@ STATUS = _object(
     "What the pool is. Written by velda-apiserver.",
     {
         "observedGeneration": {
-            "description": "metadata.generation that this is about.",
+            "description": f"metadata.generation that this is about; {UNSEEN}: nobody has looked at the pool yet.",
             "type": "integer",
             "format": "int64",
         },

@@ -1,4 +1,4 @@
-"""Fixtures that every test may use; a stage starts when the first test asks for it and ends with the session."""
+"""Fixtures that every test may use; a stage starts when the first test of a worker asks for it, and ends with it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from app.broker.reports import LINES, reports
 from tests.support import isolation, node_tools
 from tests.support.cluster import Cluster, Fleet, NodeStage, stage_process
 from tests.support.stage import prepare
 
 
+@pytest.fixture(autouse=True)
+def room_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the refusals of each test: those of the tests before may have used it up."""
+    monkeypatch.setattr(reports, "_lines", float(LINES))
+
+
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A control plane with kwok nodes; nothing of ours is installed in it."""
+def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A control plane with kwok nodes."""
     with _stage(request, "plane") as description:
         yield Cluster(kubeconfig=Path(description["kubeconfig"]), directory=Path(description["directory"]))
+
+
+@pytest.fixture(scope="module")
+def cluster(plane: Cluster) -> Iterator[Cluster]:
+    """The plane, with nothing of ours installed in it."""
+    yield plane
+    plane.sweep()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from app.selftest import CheckError, check_accepted, check_broker, check_ready, check_refused, run
+from app.selftest import (
+    CheckError,
+    _eventually,
+    check_accepted,
+    check_broker,
+    check_certificate,
+    check_ready,
+    check_refused,
+    run,
+)
 from tests.support.cluster import Cluster
+from tests.support.pki import Pki
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +54,26 @@ async def test_the_ca_must_be_there(tmp_path: Path) -> None:
         await check_ready("127.0.0.1", empty)
 
 
-async def test_a_broker_must_speak_grpc() -> None:
+async def test_a_broker_must_speak_grpc(crd: Cluster) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await check_broker(f"127.0.0.1:{silent.getsockname()[1]}")
+        async with crd.client() as client, asyncio.timeout(0.5):
+            await check_broker(client, f"127.0.0.1:{silent.getsockname()[1]}", "default")
+
+
+async def test_a_broker_that_speaks_tls_must_have_a_certificate_of_the_ca(crd: Cluster, tmp_path: Path) -> None:
+    own, other = Pki(tmp_path / "own"), Pki(tmp_path / "other")
+    certificate, key = own.issue_server("server", hosts=["127.0.0.1"])
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        broker = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await check_certificate(broker, own.ca)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await check_certificate(broker, other.ca)
 
 
 def test_every_failure_is_told_and_is_the_exit_code(
@@ -55,6 +82,28 @@ def test_every_failure_is_told_and_is_the_exit_code(
     monkeypatch.setenv("KUBECONFIG", str(crd.kubeconfig))
     monkeypatch.setattr("app.selftest.REQUEST_TIMEOUT", 5.0)
     namespace = crd.namespace()
-    assert run(namespace=namespace, broker=closed, webhook=closed, ca=tmp_path / "ca.crt", timeout=0) == 1
+    assert (
+        run(namespace=namespace, broker=closed, security="plaintext", webhook=closed, ca=tmp_path / "ca.crt", timeout=0)
+        == 1
+    )
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["FAILED", "ok", "FAILED", "FAILED"]
+
+
+async def test_who_waits_for_a_check_is_told_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("app.selftest.RETRY", 0.0)
+    monkeypatch.setattr("app.selftest.SOON", 0.0)
+    tries = iter([True, True, False])
+
+    async def check() -> None:
+        if next(tries):
+            raise CheckError("no leader")
+
+    deadline = asyncio.get_running_loop().time() + 60
+    assert not await _eventually("the broker answers", check, deadline)
+    assert capsys.readouterr().out.splitlines() == [
+        "not yet the broker answers: no leader",
+        "ok      the broker answers",
+    ]

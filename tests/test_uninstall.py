@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from app import uninstall
 from app.kube import paths
@@ -105,11 +106,14 @@ async def test_pools_are_waited_for_while_the_controller_ends_their_agents(
 
 
 async def test_pools_that_do_not_end_in_time_lose_our_finalizer_alone(
-    crd: Cluster, client: Client, namespace: str
+    crd: Cluster, client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_pool(crd, namespace, "stuck", FINALIZER)
     make_pool(crd, namespace, "held", FINALIZER, OTHERS)
-    await delete_pools(client, namespaces=[namespace], timeout=0)
+    monkeypatch.setattr(uninstall, "TELL", 0.0)
+    with capture_logs() as logs:
+        await delete_pools(client, namespaces=[namespace], timeout=0)
+    assert {line["left"] for line in logs if line["event"] == "waiting for AgentPools to end"} == {2}
     assert pools(crd, namespace) == {"held": [OTHERS]}
     unhold(crd, namespace, "held")
 

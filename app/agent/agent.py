@@ -10,7 +10,9 @@ import contextlib
 import logging
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -52,8 +54,10 @@ class Identity:
 
 
 class Agent:
-    """``target`` is whatever gRPC dials (host:port, unix:/path); ``credentials`` None means plaintext.
+    """``target`` is whatever gRPC dials (host:port, unix:/path); ``credentials`` are asked for anew each time,
+    since what they are made from may change; None means plaintext.
 
+    ``token`` is the file whose content, where there is one, proves to the server which pod this is.
     ``joined`` is set while the server has answered a stream that stands.
     """
 
@@ -64,7 +68,8 @@ class Agent:
         target: str,
         runner: SessionRunner,
         slots: int = 1,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Callable[[], grpc.ChannelCredentials] | None = None,
+        token: Path | None = None,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         self.identity = identity
@@ -72,6 +77,7 @@ class Agent:
         self._target = target
         self._slots = slots
         self._credentials = credentials
+        self._token = token
         self._heartbeat = heartbeat
         self._outbox: deque[AgentUpdateRequest] = deque()
         self._news = asyncio.Event()
@@ -99,8 +105,8 @@ class Agent:
     async def _stream(self) -> float:
         """One stream from its first message to its end; returns the seconds until the next is due."""
         try:
-            async with self._channel() as channel:
-                await self._converse(BrokerServiceStub(channel).AgentUpdate())
+            async with await self._channel() as channel:
+                await self._converse(BrokerServiceStub(channel).AgentUpdate(metadata=self._metadata()))
             log.info("the stream ended")
             return REJOIN_AFTER
         except grpc.aio.AioRpcError as error:
@@ -112,9 +118,17 @@ class Agent:
             self.joined.clear()
             self._sessions.abandon_starting()
 
-    def _channel(self) -> grpc.aio.Channel:
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """The token as it is now: the kubelet renews it."""
+        try:
+            return (("authorization", f"Bearer {self._token.read_text().strip()}"),) if self._token else ()
+        except OSError:
+            return ()
+
+    async def _channel(self) -> grpc.aio.Channel:
         if self._credentials:
-            return grpc.aio.secure_channel(self._target, self._credentials, options=_OPTIONS)
+            credentials = await asyncio.to_thread(self._credentials)  # it may ask a server for them
+            return grpc.aio.secure_channel(self._target, credentials, options=_OPTIONS)
         return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
 
     async def _converse(self, call: _Call) -> None:

@@ -13,11 +13,11 @@ import socket
 import sys
 from pathlib import Path
 
-import grpc
-
 from app.agent.agent import Agent, Identity
 from app.agent.config import AgentConfig, ConfigError, load
+from app.agent.credentials import Credentials
 from app.agent.session import ProcessRunner
+from app.core.proofs import CA_KEY, TOKEN_FILE
 
 USAGE_ERROR = 2
 
@@ -27,7 +27,7 @@ def run(*, pool: str = "", config: Path, name: str = "") -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = load(config)
-        credentials = _credentials(settings)
+        credentials = Credentials(settings, ca=config.with_name(CA_KEY)) if settings.speaks_tls else None
         if not (pool or settings.pool):
             raise ConfigError(f"{config}: no pool: give --pool NAME or set the key pool")
     except ConfigError as error:
@@ -38,7 +38,7 @@ def run(*, pool: str = "", config: Path, name: str = "") -> int:
     return 0
 
 
-async def _serve(identity: Identity, settings: AgentConfig, credentials: grpc.ChannelCredentials | None) -> None:
+async def _serve(identity: Identity, settings: AgentConfig, credentials: Credentials | None) -> None:
     runner = ProcessRunner()
     agent = Agent(
         identity,
@@ -46,6 +46,7 @@ async def _serve(identity: Identity, settings: AgentConfig, credentials: grpc.Ch
         runner=runner,
         slots=settings.max_sessions,
         credentials=credentials,
+        token=None if settings.client_certificate else Path(TOKEN_FILE),
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,16 +54,3 @@ async def _serve(identity: Identity, settings: AgentConfig, credentials: grpc.Ch
     if os.getpid() == 1:
         loop.add_signal_handler(signal.SIGCHLD, runner.reap_all)
     await agent.run()
-
-
-def _credentials(settings: AgentConfig) -> grpc.ChannelCredentials | None:
-    """TLS with velda.yaml's client certificate; gRPC's default roots (or GRPC_DEFAULT_SSL_ROOTS_FILE_PATH) verify."""
-    if not settings.client_certificate:
-        return None
-    try:
-        return grpc.ssl_channel_credentials(
-            private_key=Path(settings.client_key).read_bytes(),
-            certificate_chain=Path(settings.client_certificate).read_bytes(),
-        )
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: cannot be read: {error.strerror}") from error

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from app.core.yamltext import LIMIT, YamlError, read
 
 DEFAULT_PATH = Path("/run/velda/velda.yaml")
 
 _KNOWN: dict[str, Any] = {
-    "broker": {"address": {}, "public_address": {}},
+    "broker": {"address": {}, "public_address": {}, "tls": {}},
     "pool": {},
     "sandbox_config": {
         "disk_source": {
@@ -46,7 +46,7 @@ _KNOWN: dict[str, Any] = {
         "agent_name": {},
     },
 }
-"""All keys that the real agent knows; below an empty mapping anything may stand."""
+"""All keys that the real agent knows, and broker.tls, ours; below an empty mapping anything may stand."""
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +63,14 @@ class AgentConfig:
     pool: str = ""
     agent_name: str = ""
     max_sessions: int = 1
+    tls: bool = False
     client_certificate: str = ""
     client_key: str = ""
+
+    @property
+    def speaks_tls(self) -> bool:
+        """A certificate is shown over TLS only."""
+        return self.tls or bool(self.client_certificate)
 
     def name(self, environ: Mapping[str, str] = os.environ) -> str:
         """The agent_id: in Kubernetes the short host name, which is the pod's name."""
@@ -74,16 +80,14 @@ class AgentConfig:
 def load(path: Path) -> AgentConfig:
     """Read ``path``; raises ConfigError."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            _, document = read(file.read(LIMIT + 1))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise ConfigError(f"{path}:{error.line}: {error.why}") from error
     try:
         return _parse(document)
     except ConfigError as error:
@@ -100,8 +104,12 @@ def _parse(document: Any) -> AgentConfig:
     slots = daemon.get("max_sessions")
     if slots is not None and (not isinstance(slots, int) or isinstance(slots, bool) or slots < 0):
         raise ConfigError("daemon_config.max_sessions must be a whole number, 1 or more")
+    tls = broker.get("tls", False)
+    if not isinstance(tls, bool):
+        raise ConfigError("broker.tls must be true or false")
     config = AgentConfig(
         broker_address=address,
+        tls=tls,
         pool=_string(root, "", "pool"),
         agent_name=_string(daemon, "daemon_config", "agent_name"),
         max_sessions=slots or 1,

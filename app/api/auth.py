@@ -1,28 +1,46 @@
-"""Who may read the metrics: the cluster's own users, by token and RBAC, as kube-rbac-proxy does it."""
+"""What an HTTP client showed of itself, and who may read the metrics."""
 
 from __future__ import annotations
 
-from fastapi import HTTPException
+import asyncio
+from typing import Any
 
-from app.kube.access import review_path, review_token
-from app.kube.client import Client
-from app.kube.errors import ApiError
+from fastapi import HTTPException, Request
+
+from app.api.answers import http_status
+from app.api.limits import BoundedProtocol
+from app.broker.access import Credentials, bearer
+from app.broker.rbac import Rbac
+from app.broker.refusal import Reason, RefusedError
+
+CERTIFICATE = "client_certificate"
+"""Where the ASGI scope's state has the certificate (DER) that TLS has verified."""
 
 
-async def require_metrics_reader(client: Client, authorization: str) -> None:
-    """Raise HTTPException unless the header has a token whose user RBAC allows ``get`` on the URL /metrics."""
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise _unauthenticated("a bearer token is needed")
+class Protocol(BoundedProtocol):
+    """uvicorn's, which says of each request which certificate its connection was opened with."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        connection: Any = transport.get_extra_info("ssl_object")
+        # The decoded form is empty for a certificate that was not verified.
+        if connection and connection.getpeercert():
+            self.app_state = {**self.app_state, CERTIFICATE: connection.getpeercert(binary_form=True)}
+
+
+def credentials(request: Request) -> Credentials:
+    """The header's token, and the connection's certificate."""
+    certificate = request.scope.get("state", {}).get(CERTIFICATE, b"")
+    return Credentials(token=bearer(request.headers.get("authorization", "")), certificate=certificate)
+
+
+async def require_metrics_reader(rbac: Rbac, request: Request) -> None:
+    """Raise HTTPException unless RBAC allows the client ``get`` on the URL /metrics, as kube-rbac-proxy has it."""
     try:
-        user = await review_token(client, token.strip())
-        if user is None:
-            raise _unauthenticated("the token is not valid")
-        if not await review_path(client, user=user, verb="get", path="/metrics"):
-            raise HTTPException(403, f'user "{user.get("username", "")}" may not get /metrics')
-    except ApiError as error:
-        raise HTTPException(503, f"the token could not be checked: {error}") from error
-
-
-def _unauthenticated(message: str) -> HTTPException:
-    return HTTPException(401, message, headers={"WWW-Authenticate": "Bearer"})
+        caller = await rbac.identify(credentials(request))
+        if not await rbac.allows_path(caller, "/metrics"):
+            raise RefusedError(Reason.FORBIDDEN, f'user "{caller.username}" may not get /metrics')
+    except RefusedError as refused:
+        status = http_status(refused)
+        challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+        raise HTTPException(status, refused.message, headers=challenge) from refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Protocol
 
 from app.broker.refusal import RefusedError
@@ -15,6 +16,17 @@ from app.proto import velda_pb2
 REST_FIRST = 1.0
 REST_MAX = 30.0
 """Seconds that an agent gets no session after a failed start, doubled each time until a start succeeds."""
+
+
+class Strength(IntEnum):
+    """How well an agent has proved which pod it is, weakest first."""
+
+    NONE = 0
+    HOST_ADDRESS = 1
+    """It dials from its node's address, as all can that run on the host's network there."""
+    ADDRESS = 2
+    TOKEN = 3
+    CERTIFICATE = 4
 
 
 class Link(Protocol):
@@ -35,6 +47,7 @@ class Agent:
     name: str
     link: Link | None = None
     address: str = ""
+    strength: Strength = Strength.NONE
     slots: int = 1
     since: float = 0.0
     heard: float = 0.0
@@ -79,6 +92,8 @@ class PoolState:
     key: NamespacedName
     agents: dict[str, Agent] = field(default_factory=dict)
     queue: Ranking[Session] = field(default_factory=Ranking)
+    held: dict[Session, None] = field(default_factory=dict)
+    """Sessions that an agent of the term before may run: neither in the queue nor with an agent."""
     bench: Ranking[Agent] = field(default_factory=Ranking)
     barred: set[str] = field(default_factory=set)
     """Names that the controller drained: they may not join (again)."""
@@ -94,6 +109,12 @@ class PoolState:
         else:
             self.bench.set(agent, rank)
 
+    def sessions(self) -> list[Session]:
+        """All that live: those that wait, and then those that agents have."""
+        running = [session for agent in self.agents.values() for session in agent.sessions.values()]
+        return [*self.queue, *self.held, *running]
+
     def view(self) -> PoolAgents:
         views = {name: agent.view() for name, agent in self.agents.items()}
-        return PoolAgents(agents=views, pending_sessions=len(self.queue), requested_sessions=self.requested)
+        waiting = len(self.queue) + len(self.held)
+        return PoolAgents(agents=views, pending_sessions=waiting, requested_sessions=self.requested)

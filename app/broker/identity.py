@@ -1,31 +1,41 @@
-"""Is the agent who it says it is: under the name of a live pod of its pool, and from that pod's address."""
+"""Is the agent who it says it is: under the name of a live pod of its pool, and with the proof that is asked for."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
+from app.broker.access import Credentials
+from app.broker.agents import Strength
+from app.broker.proofs import PodTokens, Review, review_none, verify_certificate
 from app.broker.refusal import Reason, RefusedError, ambiguous_pool, unknown_pool
 from app.core.agents import AgentPod, PoolDirectory, PoolInfo
+from app.core.proofs import CERTIFICATE_FILE, TOKEN_FILE
 from app.model.meta import NamespacedName
 from app.proto import velda_pb2
+from app.settings import AgentAuthentication
 
 PATIENCE = 5.0
 """Seconds that the watch has to show a pod, or its address, that an agent is quicker than."""
+NAME_LIMIT = 253
+"""Characters of a pod's name, and of a namespace's or a pool's."""
+
+NO_CREDENTIALS = Credentials()
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """An agent that may join, and the address that its sessions are reached at."""
+    """An agent that may join, the address that its sessions are reached at, and how well it has proved itself."""
 
     pool: NamespacedName
     name: str
     address: str
+    strength: Strength = Strength.NONE
 
 
 class _Pod(NamedTuple):
@@ -36,31 +46,64 @@ class _Pod(NamedTuple):
 class Gatekeeper:
     """Admits agents. ``pod_changed`` must be called for each changed pod: who waits for it looks again."""
 
-    def __init__(self, pools: PoolDirectory, *, authentication: Literal["pod", "none"]) -> None:
+    def __init__(
+        self,
+        pools: PoolDirectory,
+        *,
+        authentication: AgentAuthentication,
+        review: Review = review_none,
+        bundle: Callable[[], bytes] = bytes,
+    ) -> None:
+        """``review`` tells whose a token is, ``bundle`` has the CAs (PEM) of agents' certificates."""
         self._pools = pools
         self._authentication = authentication
+        self._tokens = PodTokens(review)
+        self._bundle = bundle
         self._waiting: dict[_Pod, list[asyncio.Event]] = {}
 
     def pod_changed(self, pool: NamespacedName, name: str) -> None:
         for event in self._waiting.get(_Pod(pool, name), ()):
             event.set()
 
-    async def admit(self, identity: velda_pb2.AgentIdentity, peer: str) -> Admitted:
+    async def admit(
+        self, identity: velda_pb2.AgentIdentity, peer: str, credentials: Credentials = NO_CREDENTIALS
+    ) -> Admitted:
         """``peer`` as gRPC writes it; raises RefusedError."""
-        if not identity.agent_id:
-            raise RefusedError(Reason.BAD_REQUEST, "agent_identity.agent_id must be set")
+        if not 0 < len(identity.agent_id) <= NAME_LIMIT:
+            message = f"agent_identity.agent_id must be the pod's name, 1 to {NAME_LIMIT} characters"
+            raise RefusedError(Reason.BAD_REQUEST, message)
+        if len(identity.pool) > 2 * NAME_LIMIT + 1:
+            raise RefusedError(Reason.BAD_REQUEST, "agent_identity.pool must be NAME or NAMESPACE/NAME of an AgentPool")
         candidates = self._pools.find_pools(identity.pool)
         if not candidates:
             raise unknown_pool(identity.pool)
         if self._authentication == "none":
             return self._believe(identity, candidates, peer)
         pod = await self._find_pod(identity, candidates)
-        if pod.terminating:
-            raise RefusedError(Reason.NOT_A_WORKER, f"pod {pod.pool.namespace}/{pod.name} is being deleted")
-        if peer_address(peer) != _parse(pod.ip):
-            where = f"pod {pod.pool.namespace}/{pod.name} has the address {pod.ip}"
-            raise RefusedError(Reason.NOT_A_WORKER, f"{where}, the connection comes from {peer_address(peer) or peer}")
-        return Admitted(pod.pool, pod.name, pod.ip)
+        strength = await self._prove(pod, peer, credentials)
+        now = self._pools.find_pod(pod.pool, pod.name)
+        if now is None or now.uid != pod.uid or now.terminating:
+            raise RefusedError(Reason.NOT_A_WORKER, f"{pod} is being deleted or has ended")
+        return Admitted(pod.pool, pod.name, pod.ip, strength)
+
+    async def _prove(self, pod: AgentPod, peer: str, credentials: Credentials) -> Strength:
+        """The strongest of what was shown. All of it must be true, and what is asked for must be there."""
+        proved = Strength.NONE
+        if self._authentication == "pod":
+            proved = prove_address(pod, peer)
+        if credentials.token:
+            await self._tokens.verify(credentials.token, pod)
+            proved = Strength.TOKEN
+        if credentials.certificate:
+            verify_certificate(credentials.certificate, pod, bundle=self._bundle())
+            proved = Strength.CERTIFICATE
+        if self._authentication == "token" and proved < Strength.TOKEN:
+            message = f"{pod} must send the token that it has at {TOKEN_FILE} as 'authorization: Bearer TOKEN'"
+            raise RefusedError(Reason.UNAUTHENTICATED, message)
+        if self._authentication == "mtls" and proved < Strength.CERTIFICATE:
+            message = f"{pod} must show the certificate that it has at {CERTIFICATE_FILE}"
+            raise RefusedError(Reason.UNAUTHENTICATED, message)
+        return proved
 
     def _believe(self, identity: velda_pb2.AgentIdentity, candidates: list[PoolInfo], peer: str) -> Admitted:
         having = [info for info in candidates if self._pools.find_pod(info.key, identity.agent_id)]
@@ -100,6 +143,16 @@ class Gatekeeper:
                 events.remove(event)
                 if not events:
                     del self._waiting[name]
+
+
+def prove_address(pod: AgentPod, peer: str) -> Strength:
+    """Raises RefusedError if the connection does not come from one of the pod's addresses."""
+    address = peer_address(peer)
+    own = (pod.ip, *pod.more_ips)
+    if address is None or address not in map(_parse, own):
+        message = f"{pod} has the address {' or '.join(own)}, the connection comes from {address or peer}"
+        raise RefusedError(Reason.NOT_A_WORKER, message)
+    return Strength.HOST_ADDRESS if pod.host_network else Strength.ADDRESS
 
 
 def peer_address(peer: str) -> IPv4Address | IPv6Address | None:

@@ -13,7 +13,8 @@ from app.broker.timers import Timers
 from app.core import trace
 from app.core.dispatch import match, session_rank
 from app.model.meta import NamespacedName
-from app.obs import metrics
+from app.obs import metrics, spans
+from app.obs.pools import POOLS
 from app.proto import velda_pb2
 
 START_TIMEOUT = 60.0
@@ -34,6 +35,7 @@ class Lifecycle:
         wall: Callable[[], float],
         on_change: Callable[[NamespacedName], None],
         record: trace.Recorder = trace.nobody,
+        may_start: Callable[[], bool] = lambda: True,
     ) -> None:
         self.clock = clock
         self.pools: dict[NamespacedName, PoolState] = {}
@@ -42,13 +44,14 @@ class Lifecycle:
         self.wall = wall
         self.record = record
         self._on_change = on_change
+        self._may_start = may_start
 
     def pool(self, key: NamespacedName) -> PoolState:
         return self.pools.setdefault(key, PoolState(key))
 
     def settle(self, pool: PoolState) -> None:
         """After any change: start what can be started, and tell the controller."""
-        while pair := match(pool.queue, pool.bench):
+        while self._may_start() and (pair := match(pool.queue, pool.bench)):
             self._start(pool, *pair)
         self._on_change(pool.key)
 
@@ -69,7 +72,7 @@ class Lifecycle:
         agent.request(session)
 
     def _assign(self, pool: PoolState, session: Session, agent: Agent, *, now: float) -> None:
-        session.status, session.agent = Status.STATUS_PENDING, agent
+        session.status, session.agent, session.asked_at = Status.STATUS_PENDING, agent, now
         agent.sessions[session.key] = session
         self.record(pool.key, trace.SessionStarted(self.wall(), session.trace_id, agent.name))
         pool.rank(agent)
@@ -82,9 +85,10 @@ class Lifecycle:
         key = key_of(response)
         session = agent.sessions.get(key)
         if session is None:
+            if key in agent.disowned and response.success:
+                log.info("late session ended", pool=str(agent.pool), agent=agent.name, session=key.session_id)
             agent.disowned.discard(key)
             if response.success:
-                log.info("late session ended", pool=str(agent.pool), agent=agent.name, session=key.session_id)
                 agent.kill(key)
         elif session.status != Status.STATUS_PENDING:
             return
@@ -92,13 +96,20 @@ class Lifecycle:
             agent.failures = 0
             session.started_at = self.wall()
             self._running(session, response)
-            metrics.SESSIONS_STARTED.labels(agent.pool.namespace).inc()
-            metrics.SESSION_START_SECONDS.observe(self.clock() - session.requested_at)
+            POOLS.of(agent.pool).sessions_started += 1
+            self._measure(session, agent)
             log.info("session started", pool=str(agent.pool), agent=agent.name, session=key.session_id)
             if session.ending:
                 agent.kill(key, force=session.force)
         else:
             self._start_failed(session, "refused it")
+
+    def _measure(self, session: Session, agent: Agent) -> None:
+        now = self.clock()
+        metrics.TIME_TO_SESSION.observe(now - session.requested_at)
+        about: spans.Attributes = {"velda.pool": agent.pool, "velda.agent": agent.name, "velda.session": session.id}
+        parts = {"queue": session.asked_at - session.requested_at, "start": now - session.asked_at}
+        spans.past("session", about, parts=parts)
 
     def completed(self, agent: Agent, completion: velda_pb2.SessionCompletion) -> None:
         """Only of this agent's own sessions."""
@@ -117,6 +128,18 @@ class Lifecycle:
         self.timers.discard(self._start_timed_out, session)
         session.status, session.response = Status.STATUS_RUNNING, response
         session.answer(session.execution_status())
+        for held in self._held_for(session):
+            held.answer(session.execution_status())
+            self.drop(held, ended(held))
+            self._on_change(held.pool)
+
+    def _held_for(self, session: Session) -> list[Session]:
+        """Those that wait for this one without knowing: it is of the service that they name."""
+        held = self.pool(session.pool).held
+        if not held or not session.request.service_name:
+            return []
+        of_service = self.table.of_service(session.request.instance_id, session.request.service_name)
+        return [other for other in of_service if other in held and not other.request.force_new_session]
 
     def _start_timed_out(self, session: Session) -> None:
         if session.agent:
@@ -125,15 +148,15 @@ class Lifecycle:
         self._start_failed(session, "did not answer in time")
 
     def _start_failed(self, session: Session, what: str) -> None:
-        """Pass the agent over and let another have the session; one that was asked to end needs none."""
+        """Pass the agent over and let another have the session, if anybody still waits for it."""
         agent, pool = session.agent, self.pool(session.pool)
         self._release(session)
         if agent and not session.ending:
             self._rest(agent)
             session.attempts += 1
-            metrics.SESSION_STARTS_FAILED.labels(pool.key.namespace).inc()
+            POOLS.of(pool.key).session_starts_failed += 1
             log.warning("session not started", pool=str(pool.key), agent=agent.name, session=session.id, cause=what)
-        if session.ending:
+        if not session.waiters:
             self.drop(session, ended(session))
         elif session.attempts >= START_ATTEMPTS:
             last = f"; the last, {agent.name}, {what}" if agent else ""
@@ -176,18 +199,19 @@ class Lifecycle:
         """Its stream broke: what runs there is stale; what it had not yet answered goes to another."""
         for session in list(agent.sessions.values()):
             self.timers.discard(self._start_timed_out, session)
-            if session.status == Status.STATUS_PENDING and not session.ending:
+            if session.status == Status.STATUS_PENDING and session.waiters:
                 self._disown(session, agent)
             else:
                 session.status = Status.STATUS_STALE
 
-    def abandon(self, agent: Agent) -> None:
+    def abandon(self, agent: Agent, cause: str) -> None:
         """It is over, and so are its sessions; those that had not started go to another."""
         for session in list(agent.sessions.values()):
-            if session.status == Status.STATUS_PENDING and not session.ending:
+            if session.status == Status.STATUS_PENDING and session.waiters:
                 self._disown(session, agent)
             else:
-                self.drop(session, ended(session))
+                log.info("session ended", pool=str(agent.pool), agent=agent.name, session=session.id, cause=cause)
+                self.drop(session, ended(session, cause))
 
     def resume(self, agent: Agent, executions: list[velda_pb2.CurrentExecution]) -> None:
         """It joined: what it reports is its own and runs, unless another has it; what it no longer reports is over."""
@@ -202,18 +226,25 @@ class Lifecycle:
             else:
                 agent.kill(key)
         for session in known.values():
-            self.drop(session, ended(session))
+            self.drop(session, ended(session, "its agent came back without it"))
         agent.disowned.clear()
 
     def _claim(self, agent: Agent, request: velda_pb2.SessionRequest) -> Session | None:
         """A session from before this process led, or one that waits again because this agent's stream broke."""
         key, pool = key_of(request), self.pool(agent.pool)
+        if request.pool not in (agent.pool.name, str(agent.pool)):
+            return None
         session = self.table.get(key)
+        if session and session.pool != agent.pool and session in self.pool(session.pool).held:
+            message = f'session "{session.id}" is of another pool now, try again'
+            self.drop(session, RefusedError(Reason.SESSION_ENDED, message))
+            session = None
         if session is None and key not in agent.disowned:
             session = Session(request=request, pool=agent.pool, requested_at=self.clock(), tags=dict(request.tags))
             self.table.add(session)
             return session
-        if session and session in pool.queue and key in agent.disowned:
+        if session and (session in pool.held or (session in pool.queue and key in agent.disowned)):
+            pool.held.pop(session, None)
             pool.queue.discard(session)
             return session
         return None
@@ -254,14 +285,17 @@ class Lifecycle:
         waited = session.status == Status.STATUS_QUEUEING
         gone = trace.SessionCancelled if waited else trace.SessionEnded
         self.record(session.pool, gone(self.wall(), session.trace_id))
-        self.table.remove(session)
-        self.pool(session.pool).queue.discard(session)
+        self.table.remove(session, why.message)
+        pool = self.pool(session.pool)
+        pool.queue.discard(session)
+        pool.held.pop(session, None)
         self._release(session)
         session.answer(why)
 
 
-def ended(session: Session) -> RefusedError:
-    return RefusedError(Reason.SESSION_ENDED, f'session "{session.id}" has ended')
+def ended(session: Session, cause: str = "") -> RefusedError:
+    more = f": {cause}" if cause else ""
+    return RefusedError(Reason.SESSION_ENDED, f'session "{session.id}" has ended{more}')
 
 
 def _start_timeout(request: velda_pb2.SessionRequest) -> float:

@@ -15,15 +15,24 @@ class Reason(Enum):
     POOL_DELETING = "pool_deleting", "FAILED_PRECONDITION"
     BATCH_WORK = "batch_work", "UNIMPLEMENTED"
     BAD_REQUEST = "bad_request", "INVALID_ARGUMENT"
+    LIMIT = "limit", "RESOURCE_EXHAUSTED"
     NO_SESSION = "no_session", "NOT_FOUND"
+    RETURNING = "returning", "UNAVAILABLE"
     SESSION_ENDED = "session_ended", "ABORTED"
     START_FAILED = "start_failed", "UNAVAILABLE"
     STOPPING = "stopping", "UNAVAILABLE"
+    NOT_LEADING = "not_leading", "UNAVAILABLE"
+    HANDSHAKE = "handshake", "UNAUTHENTICATED"
+    UNAUTHENTICATED = "unauthenticated", "UNAUTHENTICATED"
+    FORBIDDEN = "forbidden", "PERMISSION_DENIED"
+    NOT_CHECKED = "not_checked", "UNAVAILABLE"
     NOT_A_WORKER = "not_a_worker", "PERMISSION_DENIED"
+    WEAKER_PROOF = "weaker_proof", "PERMISSION_DENIED"
     AGENT_DRAINED = "agent_drained", "FAILED_PRECONDITION"
     AGENT_REPLACED = "agent_replaced", "ABORTED"
     AGENT_GONE = "agent_gone", "NOT_FOUND"
     AGENT_SILENT = "agent_silent", "DEADLINE_EXCEEDED"
+    INTERNAL = "internal", "INTERNAL"
 
     def __init__(self, label: str, code: str) -> None:
         self.label = label
@@ -37,6 +46,8 @@ class RefusedError(Exception):
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.about: dict[str, str] = {}
+        """Of whom the log is to tell, by key; nothing of a secret."""
 
 
 def one_pool(pools: PoolDirectory, name: str) -> PoolInfo:

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
 
 from app import __version__
-from app.broker.agents import Agent, Link, PoolState
+from app.broker.agents import Agent, Link, PoolState, Strength
 from app.broker.lifecycle import Lifecycle
 from app.broker.refusal import Reason, RefusedError, one_pool, unknown_pool
-from app.broker.sessions import Done, Session, Status, key_of, refuse_batch_work
+from app.broker.returning import Returning
+from app.broker.sessions import AboutNamed, Done, Session, Status, key_of, refuse_batch_work, service_of
 from app.core import trace
 from app.core.agents import PoolAgents, PoolDirectory
 from app.model.meta import NamespacedName
-from app.obs import metrics
+from app.obs.pools import POOLS
 from app.proto import velda_pb2
 
 SILENCE_TIMEOUT = 90.0
@@ -41,10 +42,14 @@ class Registry:
         on_change: Callable[[NamespacedName], None],
         wall: Callable[[], float] = time.time,
         record: trace.Recorder = trace.nobody,
+        leading: Callable[[], bool] = lambda: True,
     ) -> None:
+        """Once ``leading`` is False no session is started and no request taken, whether or not ``stop`` came yet."""
         self._directory = pools
         self._clock = clock
-        self._life = Lifecycle(clock=clock, wall=wall, on_change=on_change, record=record)
+        self._leading = leading
+        self._life = Lifecycle(clock=clock, wall=wall, on_change=on_change, record=record, may_start=leading)
+        self._returning = Returning(pools, self._life)
         self._links: dict[Link, Agent] = {}
         self._arrivals = 0
         self._stopping = False
@@ -67,25 +72,39 @@ class Registry:
 
     # Clients.
 
-    def request(self, request: velda_pb2.SessionRequest, done: Done) -> Callable[[], None]:
+    def request(
+        self,
+        request: velda_pb2.SessionRequest,
+        done: Done,
+        *,
+        pool: NamespacedName | None = None,
+        user: str = "",
+    ) -> Callable[[], None]:
         """Start a session, or join those who wait for it; ``done`` is called once, possibly before this returns.
 
-        Returns what to call when the caller leaves: a session that nobody waits for any more is not started. Raises
-        RefusedError.
+        ``pool`` is the only one in which the caller may have it, by default that which the request names; ``user`` is
+        whose it is if the request does not say so. Returns what to call when the caller leaves: a session that nobody
+        waits for any more is not started. Raises RefusedError.
         """
-        if self._stopping:
-            raise RefusedError(Reason.STOPPING, "the server is stopping, try again")
+        self.require_serving()
         refuse_batch_work(request)
         session = self._live(request)
+        if session and pool and session.pool != pool:
+            raise RefusedError(Reason.SESSION_ENDED, f'session "{session.id}" is of another pool now, try again')
         if session and session.status in (Status.STATUS_RUNNING, Status.STATUS_STALE):
             done(session.execution_status())
             return lambda: None
         new = session is None
-        session = session or self._create(request)
+        session = session or self._create(request, pool, user)
         session.waiters.append(done)
         if new:
             self._life.settle(self._life.pool(session.pool))
         return partial(self._leave, session, done)
+
+    def meant(self, request: velda_pb2.SessionRequest) -> NamespacedName | None:
+        """The pool of the live session that the request means; None if it asks for a new one. Raises RefusedError."""
+        session = self._live(request)
+        return session.pool if session else None
 
     def _live(self, request: velda_pb2.SessionRequest) -> Session | None:
         """The session that the request means, if it lives."""
@@ -98,26 +117,33 @@ class Registry:
             if live := [session for session in of_service if not session.ending]:
                 return max(live, key=lambda session: (session.status == Status.STATUS_RUNNING, session.arrival))
         if request.disallow_new_session:
+            self._returning.require_all()
             name = request.service_name or request.session_id
-            raise RefusedError(Reason.NO_SESSION, f'no session "{name}" runs, and the request allows no new one')
+            ending = self._life.table.ending(key_of(request))
+            message = f'no session "{name}" runs, and the request allows no new one{ending}'
+            raise RefusedError(Reason.NO_SESSION, message)
         return None
 
-    def _create(self, request: velda_pb2.SessionRequest) -> Session:
-        info = one_pool(self._directory, request.pool)
+    def _create(self, request: velda_pb2.SessionRequest, pool: NamespacedName | None, user: str) -> Session:
+        info = one_pool(self._directory, str(pool or request.pool))
         if info.deleting or self._life.pool(info.key).closed:
             raise RefusedError(Reason.POOL_DELETING, f"pool {info.key} is being deleted")
         own = velda_pb2.SessionRequest()
         own.CopyFrom(request)
         own.session_id = own.session_id or str(uuid.uuid4())
+        own.user = own.user or user
         self._arrivals += 1
         session = Session(
             request=own, pool=info.key, requested_at=self._clock(), arrival=self._arrivals, tags=dict(own.tags)
         )
         self._life.table.add(session)
         self._record(info.key, trace.SessionRequested, session.trace_id, own.priority)
-        self._life.enqueue(session)
+        if self._returning.may_have(info.key, request):
+            self._returning.hold(session)
+        else:
+            self._life.enqueue(session)
         self._life.pool(info.key).requested += 1
-        metrics.SESSIONS_REQUESTED.labels(info.key.namespace).inc()
+        POOLS.of(info.key).sessions_requested += 1
         return session
 
     def _leave(self, session: Session, done: Done) -> None:
@@ -131,44 +157,80 @@ class Registry:
 
     def kill(self, request: velda_pb2.KillSessionRequest) -> None:
         """Ask the session, or all of the service, to end; asking again does no harm. Raises RefusedError."""
-        found = self._life.table.named(
-            instance_id=request.instance_id, session_id=request.session_id, service_name=request.service_name
-        )
-        for session in found:
+        for session in self._named(request):
             log.info("session is to end", pool=str(session.pool), session=session.id, force=request.force)
             why = RefusedError(Reason.SESSION_ENDED, f'session "{session.id}" was killed before it started')
             self._life.end(session, why, force=request.force)
             self._life.settle(self._life.pool(session.pool))
 
-    def list(self, *, instance_id: int, service_name: str = "") -> list[velda_pb2.Session]:
-        """An instance's live sessions, or those of one service, in the order in which they were requested."""
-        table = self._life.table
-        found = table.of_service(instance_id, service_name) if service_name else table.of_instance(instance_id)
-        return [session.describe() for session in found]
+    def list(
+        self, *, instance_id: int, service_name: str = "", shown: Callable[[NamespacedName], bool] = lambda pool: True
+    ) -> list[velda_pb2.Session]:
+        """Live sessions, of an instance or of one service, of the pools to be shown, in the order of their requests."""
+        found = self._life.table.of(instance_id=instance_id, service_name=service_name)
+        return [session.describe() for session in found if shown(session.pool)]
 
-    def set_tags(self, request: velda_pb2.SetTagRequest) -> None:
-        """Merge tags into the session's own; an empty value removes one. Raises RefusedError."""
-        for session in self._life.table.named(instance_id=request.instance_id, session_id=request.session_id):
-            session.set_tags(dict(request.tags))
+    def pools_with_sessions(self, *, instance_id: int, service_name: str = "") -> set[NamespacedName]:
+        """Those of all that ``list`` has to show."""
+        return {session.pool for session in self._life.table.of(instance_id=instance_id, service_name=service_name)}
+
+    def set_tags(
+        self, request: velda_pb2.SetTagRequest, *, check: Callable[[dict[str, str]], None] = lambda tags: None
+    ) -> None:
+        """Merge tags into the session's own; an empty value removes one. Raises RefusedError, as may ``check``."""
+        for session in self._named(request):
+            tags = session.merged_tags(dict(request.tags))
+            check(tags)
+            session.tags = tags
+
+    def pools_of(self, request: AboutNamed) -> set[NamespacedName]:
+        """Where the session is, or those of the service. Raises RefusedError."""
+        return {session.pool for session in self._named(request)}
+
+    def _named(self, request: AboutNamed) -> Sequence[Session]:
+        try:
+            found = self._life.table.named(
+                instance_id=request.instance_id, session_id=request.session_id, service_name=service_of(request)
+            )
+        except RefusedError as refused:
+            if refused.reason is Reason.NO_SESSION:
+                self._returning.require_all()
+            raise
+        if any(session in self._life.pool(session.pool).held for session in found):
+            self._returning.require_all()
+        return found
 
     # Agents. A link that was replaced or closed is not known any more, and what still comes from it is ignored.
 
     def join(
-        self, *, pool: NamespacedName, name: str, address: str, first: velda_pb2.AgentUpdateRequest, link: Link
+        self,
+        *,
+        pool: NamespacedName,
+        name: str,
+        address: str,
+        first: velda_pb2.AgentUpdateRequest,
+        link: Link,
+        strength: Strength = Strength.NONE,
     ) -> None:
-        """An agent's stream has begun; a stream that it had is ended. Raises RefusedError."""
-        if self._stopping:
-            raise RefusedError(Reason.STOPPING, "the server is stopping, try again")
+        """An agent's stream has begun; a stream that it had is ended. Raises RefusedError.
+
+        Who is not as well authenticated as the agent was before may be somebody else, and changes nothing.
+        """
+        self.require_serving()
         state = self._life.pool(pool)
         if name in state.barred:
             raise RefusedError(Reason.AGENT_DRAINED, f"agent {name} is being removed from pool {pool}")
         agent = state.agents.setdefault(name, Agent(pool=pool, name=name))
+        if strength < agent.strength:
+            proofs = f"by {strength.name}, and before by {agent.strength.name}"
+            raise RefusedError(Reason.WEAKER_PROOF, f"agent {name} of pool {pool} is authenticated {proofs}")
         if agent.link:
             self._disconnect(agent, RefusedError(Reason.AGENT_REPLACED, f"agent {name} opened another stream"))
             self._life.strand(agent)
         self._links[link] = agent
         now = self._clock()
         agent.link, agent.address, agent.slots = link, address, max(1, first.slots)
+        agent.strength = strength
         agent.since = agent.heard = now
         link.send(velda_pb2.AgentUpdateResponse(server_info=velda_pb2.ServerInfo(version=__version__)))
         self._record(pool, trace.AgentJoined, name, agent.slots)
@@ -177,6 +239,7 @@ class Registry:
         self._life.timers.set(self._silent, agent, now + SILENCE_TIMEOUT)
         state.rank(agent)
         log.info("agent joined", pool=str(pool), agent=name, address=address, sessions=len(agent.sessions))
+        self._returning.here(pool, name)
         self._life.settle(state)
 
     def receive(self, link: Link, message: velda_pb2.AgentUpdateRequest) -> None:
@@ -196,11 +259,17 @@ class Registry:
             log.warning("agent lost", pool=str(agent.pool), agent=agent.name, sessions=len(agent.sessions))
             self._lost(agent, None)
 
+    def expel(self, link: Link, why: RefusedError) -> None:
+        """It sent what no agent may: the stream ends, and the agent may come back, with its sessions."""
+        if agent := self._links.get(link):
+            log.warning("agent lost", pool=str(agent.pool), agent=agent.name, cause=why.message)
+            self._lost(agent, why)
+
     def left(self, link: Link) -> None:
         """The agent half-closed its stream: it is stopping, and its sessions are over."""
         if agent := self._links.get(link):
             log.info("agent left", pool=str(agent.pool), agent=agent.name)
-            self._life.abandon(agent)
+            self._life.abandon(agent, "its agent has stopped")
             self._lost(agent, None)
 
     def _lost(self, agent: Agent, why: RefusedError | None) -> None:
@@ -233,6 +302,11 @@ class Registry:
         state = self._life.pools.get(pool)
         return state.view() if state else PoolAgents()
 
+    def sessions_of(self, pool: NamespacedName) -> Sequence[Session]:
+        """All that live there."""
+        state = self._life.pools.get(pool)
+        return state.sessions() if state else []
+
     def drain(self, pool: NamespacedName, agent: str) -> bool:
         state = self._life.pool(pool)
         known = state.agents.get(agent)
@@ -261,6 +335,7 @@ class Registry:
             state.rank(known)
 
     def forget(self, pool: NamespacedName, agent: str) -> None:
+        self._returning.here(pool, agent)
         if state := self._life.pools.get(pool):
             state.barred.discard(agent)
             if known := state.agents.get(agent):
@@ -269,7 +344,7 @@ class Registry:
 
     def _forget(self, state: PoolState, agent: Agent, why: RefusedError) -> None:
         self._disconnect(agent, why)
-        self._life.abandon(agent)
+        self._life.abandon(agent, "its agent is gone")
         self._life.refresh(agent)
         del state.agents[agent.name]
 
@@ -279,8 +354,7 @@ class Registry:
             return
         state.closed = True
         why = RefusedError(Reason.POOL_DELETING, f"pool {pool} is being deleted")
-        running = [session for agent in state.agents.values() for session in agent.sessions.values()]
-        for session in [*state.queue, *running]:
+        for session in state.sessions():
             self._life.end(session, why)
         for agent in state.agents.values():
             state.rank(agent)
@@ -295,6 +369,11 @@ class Registry:
         del self._life.pools[pool]
 
     # The end of a term of leadership.
+
+    def require_serving(self) -> None:
+        """Raises RefusedError once ``stop`` was called, or should have been."""
+        if self._stopping or not self._leading():
+            raise RefusedError(Reason.STOPPING, "the server is stopping, try again")
 
     def stop(self) -> None:
         """Fail what waits and end every stream cleanly: agents and clients turn to the next leader."""

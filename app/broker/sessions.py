@@ -1,4 +1,4 @@
-"""Sessions from their request to their end, and where to find them. One that has ended is in no table."""
+"""Sessions from their request to their end, and where to find them. Of those that ended the reason is kept a while."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ N = TypeVar("N", bound=Hashable)
 
 Status = velda_pb2.ExecutionStatus.Status
 
+ENDINGS = 1000
+"""Sessions that ended, of which it is remembered why."""
+
 _AboutSession = velda_pb2.SessionRequest | velda_pb2.SessionInitResponse | velda_pb2.SessionCompletion
+
+AboutNamed = velda_pb2.KillSessionRequest | velda_pb2.SetTagRequest
 
 Done = Callable[[velda_pb2.ExecutionStatus | RefusedError], None]
 """Told once what became of a request: the session's status when it has started, or why it did not."""
@@ -40,6 +45,8 @@ class Session:
     """As it came, so that fields unknown here reach the agent too."""
     pool: NamespacedName
     requested_at: float
+    asked_at: float = 0.0
+    """When an agent was asked to start it, the last of them."""
     arrival: int = 0
     status: Status.ValueType = Status.STATUS_QUEUEING
     agent: Agent | None = None
@@ -65,10 +72,10 @@ class Session:
     def trace_id(self) -> str:
         return f"{self.request.instance_id}/{self.request.session_id}"
 
-    def set_tags(self, tags: dict[str, str]) -> None:
-        """Merge; an empty value removes the tag."""
+    def merged_tags(self, tags: dict[str, str]) -> dict[str, str]:
+        """Its own with these; an empty value removes the tag."""
         merged = {**self.tags, **tags}
-        self.tags = {name: value for name, value in merged.items() if value}
+        return {name: value for name, value in merged.items() if value}
 
     def answer(self, outcome: velda_pb2.ExecutionStatus | RefusedError) -> None:
         """Tell all who wait for it."""
@@ -101,9 +108,10 @@ class Session:
 
 
 class SessionTable:
-    """Every live session, by key, by instance and by service."""
+    """Every live session, by key, by instance and by service; and why the latest that ended did."""
 
     def __init__(self) -> None:
+        self._endings: dict[SessionKey, str] = {}
         self._by_key: dict[SessionKey, Session] = {}
         self._by_instance: dict[int, dict[SessionKey, Session]] = {}
         self._by_service: dict[tuple[int, str], dict[SessionKey, Session]] = {}
@@ -121,18 +129,29 @@ class SessionTable:
         if service := session.request.service_name:
             self._by_service.setdefault((key.instance_id, service), {})[key] = session
 
-    def remove(self, session: Session) -> None:
+    def remove(self, session: Session, why: str) -> None:
+        self._endings.pop(session.key, None)
+        self._endings[session.key] = why
+        if len(self._endings) > ENDINGS:
+            del self._endings[next(iter(self._endings))]
         key, service = session.key, (session.request.instance_id, session.request.service_name)
         self._by_key.pop(key, None)
         _remove(self._by_instance, key.instance_id, key)
         _remove(self._by_service, service, key)
 
-    def of_service(self, instance_id: int, service_name: str) -> list[Session]:
-        """In the order in which they were requested."""
-        return list(self._by_service.get((instance_id, service_name), {}).values())
+    def ending(self, key: SessionKey) -> str:
+        """Why that session is not there any more, to be added to a message; empty if it is not known."""
+        why = self._endings.get(key)
+        return f"; {why}" if why else ""
 
-    def of_instance(self, instance_id: int) -> list[Session]:
+    def of(self, *, instance_id: int, service_name: str) -> list[Session]:
+        """Those of the service, or (without its name) of the instance, in the order in which they were requested."""
+        if service_name:
+            return self.of_service(instance_id, service_name)
         return list(self._by_instance.get(instance_id, {}).values())
+
+    def of_service(self, instance_id: int, service_name: str) -> list[Session]:
+        return list(self._by_service.get((instance_id, service_name), {}).values())
 
     def named(self, *, instance_id: int, session_id: str, service_name: str = "") -> list[Session]:
         """The session of that id or else those of that service; raises RefusedError if there is none."""
@@ -144,9 +163,20 @@ class SessionTable:
         else:
             raise RefusedError(Reason.BAD_REQUEST, "session_id or service_name must be set")
         if not found:
-            name = f'session "{session_id}"' if session_id else f'session of service "{service_name}"'
-            raise RefusedError(Reason.NO_SESSION, f"instance {instance_id} has no {name}")
+            ending = self.ending(SessionKey(instance_id, session_id))
+            raise no_session(instance_id=instance_id, session_id=session_id, service_name=service_name, ending=ending)
         return found
+
+
+def no_session(*, instance_id: int, session_id: str, service_name: str = "", ending: str = "") -> RefusedError:
+    """``ending`` says how it ended, where that is known."""
+    name = f'session "{session_id}"' if session_id else f'session of service "{service_name}"'
+    return RefusedError(Reason.NO_SESSION, f"instance {instance_id} has no {name}{ending}")
+
+
+def service_of(request: AboutNamed) -> str:
+    """The service that the request may name in place of a session."""
+    return request.service_name if isinstance(request, velda_pb2.KillSessionRequest) else ""
 
 
 def key_of(message: _AboutSession) -> SessionKey:

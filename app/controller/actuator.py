@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
+from opentelemetry.context import Context
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
 from app.core.calls import Calls, Kind, Taken, Throttle
 from app.core.diagnosis import Cause, Problem
@@ -19,7 +21,7 @@ from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
 from app.model.meta import NamespacedName
-from app.obs import metrics
+from app.obs import spans
 
 IN_FLIGHT = 64
 """Calls under way at once, in the whole process."""
@@ -44,6 +46,9 @@ class _Call:
     doubt: ApiError | None = None
     """The last such attempt's."""
     attempts: int = 0
+    place: Context | None = field(default_factory=spans.here)
+    told: Mapping[str, object] = field(default_factory=get_contextvars)
+    """What lines about it say besides: its reconcile's, whichever worker's turn it is."""
 
 
 class Actuator:
@@ -132,10 +137,7 @@ class Actuator:
             await self._client.create(paths.pods(pod.namespace), body, patient=False)
         except ApiError as error:
             if not error.already_exists:
-                if not is_doubtful(error):
-                    metrics.PODS_CREATED.labels(pod.namespace, "refused").inc()
                 raise
-        metrics.PODS_CREATED.labels(pod.namespace, "ok").inc()
         log.debug("pod created", namespace=pod.namespace, pod=pod.name)
 
     async def _delete(self, pod: NamespacedName, uid: str) -> None:
@@ -144,7 +146,6 @@ class Actuator:
         except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise
-        metrics.PODS_DELETED.labels(pod.namespace).inc()
 
     # Turns.
 
@@ -180,8 +181,11 @@ class Actuator:
         call = taken.call
         if call.answer.done():
             return
+        clear_contextvars()
+        bind_contextvars(**call.told)
         try:
-            await call.send()
+            with spans.under(call.place):
+                await call.send()
         except asyncio.CancelledError:
             call.answer.cancel()
             raise

@@ -144,6 +144,9 @@ class PoolCache:
             return [info] if info else []
         return [self._info[key] for key in sorted(self._names.get(name, ()))]
 
+    def pods_of(self, pool: NamespacedName) -> list[AgentPod]:
+        return [pod for name in self.labelled_pods(pool) if (pod := self.find_pod(pool, name))]
+
     def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:
         owner, pod = self._pools.get(pool), self.labelled_pods(pool).get(name)
         if owner is None or pod is None or pod.metadata.controller_uid() != owner.metadata.uid:
@@ -153,8 +156,9 @@ class PoolCache:
             name=name,
             uid=pod.metadata.uid,
             ip=pod.status.pod_ip,
-            host_ip=pod.status.host_ip,
-            terminating=pod.metadata.deletion_timestamp is not None,
+            more_ips=tuple(other.ip for other in pod.status.pod_ips if other.ip != pod.status.pod_ip),
+            host_network=pod.spec.host_network,
+            terminating=pod.metadata.deletion_timestamp is not None or pod.status.ended,
         )
 
 

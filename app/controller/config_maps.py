@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 import structlog
 
 from app.controller.cache import PoolCache
+from app.core.proofs import CA_KEY
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
@@ -47,14 +49,24 @@ class ConfigMap(msgspec.Struct, frozen=True):
 class ConfigMaps:
     """Makes and keeps only what is ours; a ConfigMap that a user made, or has written to since, is never touched.
 
-    ``content`` is the text of velda.yaml; None turns all of this off.
+    ``content`` is the text of velda.yaml; None turns all of this off. ``bundle`` has the CAs (PEM) that agents verify
+    us by, which are kept beside it; empty where they need none, and while there is none.
     """
 
-    def __init__(self, client: Client, cache: PoolCache, *, name: str, content: str | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cache: PoolCache,
+        *,
+        name: str,
+        content: str | None,
+        bundle: Callable[[], bytes] = bytes,
+    ) -> None:
         self.name = name
         self._client = client
         self._cache = cache
         self._content = content
+        self._bundle = bundle
         self._checked: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -91,8 +103,9 @@ class ConfigMaps:
     async def _check(self, namespace: str, content: str) -> None:
         try:
             found = await self._read(namespace)
-            if found is None or (found.ours and (found.data or {}).get(KEY) != content):
-                await self._write(namespace, content)
+            data = {KEY: content, **({CA_KEY: bundle.decode()} if (bundle := self._bundle()) else {})}
+            if found is None or (found.ours and found.data != data):
+                await self._write(namespace, data)
         except ApiError as error:
             log.warning("ConfigMap for agents not written", namespace=namespace, config_map=self.name, error=str(error))
 
@@ -105,12 +118,12 @@ class ConfigMaps:
             raise
         return msgspec.json.decode(body, type=ConfigMap)
 
-    async def _write(self, namespace: str, content: str) -> None:
+    async def _write(self, namespace: str, data: Mapping[str, str]) -> None:
         body = {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {"name": self.name, "namespace": namespace, "labels": {MANAGED_BY_LABEL: MANAGER}},
-            "data": {KEY: content},
+            "data": data,
         }
         await self._client.apply(paths.config_map(NamespacedName(namespace, self.name)), body)
         log.info("ConfigMap for agents written", namespace=namespace, config_map=self.name)

@@ -16,13 +16,19 @@ from app.controller.actuator import Answer, is_doubtful, problem_of
 from app.controller.parts import Parts, Subject
 from app.core import breaker as breakers
 from app.core.diagnosis import Problem
-from app.core.podspec import encode_pods, pod_name
+from app.core.podspec import Body, encode_pod, pod_name
 from app.core.reconcile import Plan
 from app.core.trace import AgentAsked, AgentCreated, AgentRemoved
 from app.core.words import agents
 from app.kube.errors import ApiError
 from app.model.agentpool import PoolSpec
 from app.model.meta import CONFIG_MAP_ANNOTATION, NamespacedName
+from app.obs.pools import POOLS
+
+MOST_ASKED = 1000
+MOST_BYTES = 16 << 20
+"""Of one pool: creations that the watch has not shown yet, and their bodies, whatever it is that the pool may have. The
+rest is planned anew as they are shown."""
 
 log = structlog.get_logger()
 
@@ -39,13 +45,17 @@ class Creations:
         if not plan.create or not plan.version or not isinstance(state.spec, PoolSpec):
             return
         config_map = subject.pool.metadata.annotation(CONFIG_MAP_ANNOTATION) or self._parts.config_maps.name
-        names = [pod_name(key.name, secrets.token_hex(4)) for _ in range(plan.create)]
         spec = msgspec.structs.replace(state.spec, template=plan.version.template, template_hash=plan.version.target)
-        bodies = encode_pods(subject.pool, spec, names=names, config_map=config_map)
-        for name in names:
+        body = encode_pod(subject.pool, spec, config_map=config_map, proof=self._parts.proof)
+        asked = len(state.expectations.creating(now=asyncio.get_running_loop().time()))
+        count = min(plan.create, _room(body, asked=asked))
+        if not count:
+            return
+        bodies = {name: body.named(name) for name in (pod_name(key.name, secrets.token_hex(4)) for _ in range(count))}
+        for name in bodies:
             state.expectations.expect_creation(name)
             self._parts.trace(key, AgentAsked, name)
-        log.info("creating agents", pool=str(key), count=plan.create, reason=plan.create_reason)
+        log.info("creating agents", pool=str(key), count=count, reason=plan.create_reason)
         self._parts.queue.spawn(self._create_or_give_up(subject, bodies, plan), name=f"create for {key}")
 
     async def _create_or_give_up(self, subject: Subject, bodies: dict[str, bytes], plan: Plan) -> None:
@@ -89,8 +99,10 @@ class Creations:
         else:
             state.expectations.creation_answered(name, now=asyncio.get_running_loop().time())
         if error:
+            POOLS.of(subject.key).refused += not is_doubtful(error)
             self._failed(subject, error)
         elif not answer.cancelled():
+            POOLS.of(subject.key).created += 1
             if not state.breaker.circuits:
                 return
             state.breaker = breakers.created(state.breaker)
@@ -120,6 +132,12 @@ class Creations:
         log.warning("no agent", pool=str(subject.key), cause=cause, error=error, retry_in_seconds=round(wait, 1))
         text = f"{problem} (next try in {wait:.0f} s)"
         self._parts.events.record(subject.pool, "Warning", "CreateFailed", text)
+
+
+def _room(body: Body, *, asked: int) -> int:
+    """How many more may be asked for; one at least when none is."""
+    most = min(MOST_ASKED, MOST_BYTES // len(body.tail))
+    return max(most - asked, 0 if asked else 1)
 
 
 def _forget(subject: Subject, names: Iterable[str]) -> None:

@@ -13,7 +13,9 @@ from app.controller.config_maps import ConfigMaps
 from app.controller.queue import KeyQueue
 from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
+from app.core.budget import Budget
 from app.core.expectations import Expectations
+from app.core.proofs import Proof
 from app.core.reconcile import Memory
 from app.core.trace import Record, Recorder
 from app.kube.client import Client
@@ -31,6 +33,7 @@ class Parts:
     agents: AgentDirectory
     events: EventRecorder
     config_maps: ConfigMaps
+    proof: Proof | None
     actuator: Actuator
     queue: KeyQueue[NamespacedName]
     record: Recorder
@@ -64,10 +67,12 @@ class PoolState:
         self.uid = uid
         self.memory = memory
         self.breaker = breakers.CLOSED
+        self.ailing = ""
         self.expectations = Expectations()
         self.spec: PoolSpec | Sequence[FieldError] = ()
         self.spec_generation = -1
-        self.revision_asked = float("-inf")
+        self.revision_asked = ("", float("-inf"))
+        """The template that was last asked to be kept, and when."""
         self.status_at = float("-inf")
         self.status_in_flight = False
         self.status_sent: tuple[str, Mapping[str, Any]] | None = None
@@ -77,6 +82,9 @@ class PoolState:
         self.adopting: dict[str, str] = {}
         """The resourceVersion that an adoption was last asked for with, by the pod's uid."""
         self.hinted = Hinted()
+        self.budget = Budget(share=0.2, credit=0.1, patience=0.5)
+        """Of plans: a flood of events takes a fifth of a core, those of many pools two together, and news waits half
+        a second at most."""
 
 
 @dataclass(frozen=True)

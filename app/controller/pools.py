@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 import time
 
 import structlog
@@ -19,7 +20,9 @@ from app.controller.removals import Removals
 from app.controller.writes import Writes, with_sent_status
 from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
+from app.core.proofs import Proof
 from app.core.reconcile import Observed, Plan, reconcile, remember
+from app.core.status import mapping
 from app.core.trace import AgentCreated, LimitsSet, Recorder, nobody
 from app.core.validation import validate
 from app.kube.client import Client
@@ -27,15 +30,16 @@ from app.kube.events import EventRecorder
 from app.model.agentpool import AgentPool
 from app.model.meta import NamespacedName
 from app.model.pod import Pod
-from app.obs import metrics
+from app.obs import metrics, spans
+from app.obs.pools import POOLS
 
 log = structlog.get_logger()
 
-REST = 9
-"""A pool rests for so many times as long as its plan took to make, so that events take a tenth of a core at most."""
-REST_MAX = 0.5
 FILLING = 0.25
 """Seconds that news of a pod may wait while more are on their way, unless it goes: each alone changes no decision."""
+
+AT_FULL_SHARE = 2
+"""Pools that may have a stream of news before they have to share what so many of them may spend on it."""
 
 
 class PoolController:
@@ -49,6 +53,7 @@ class PoolController:
         agents: AgentDirectory,
         events: EventRecorder,
         config_maps: ConfigMaps,
+        proof: Proof | None = None,
         record: Recorder = nobody,
     ) -> None:
         self._cache = cache
@@ -64,6 +69,7 @@ class PoolController:
             agents=agents,
             events=events,
             config_maps=config_maps,
+            proof=proof,
             actuator=self._actuator,
             queue=self._queue,
             record=record,
@@ -88,6 +94,7 @@ class PoolController:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 await self._actuator.close()
+                POOLS.clear()
 
     def wake(self, key: NamespacedName) -> None:
         """Something about the pool's agents or sessions changed."""
@@ -124,25 +131,40 @@ class PoolController:
     # Reading.
 
     async def _reconcile(self, key: NamespacedName) -> None:
+        # On each line of this reconcile, and of what it starts.
+        structlog.contextvars.bind_contextvars(
+            pool=str(key), namespace=key.namespace, reconcile_id=secrets.token_hex(4)
+        )
         pool = self._cache.pool(key)
         if pool is None:
             if self._pools.pop(key, None):
+                POOLS.forget(key)
                 self._agents.forget_pool(key)
                 await self._config_maps.pool_gone(key.namespace)
             return
         try:
-            with metrics.RECONCILE_SECONDS.time():
-                state, plan = self._plan(key, pool)
-            if state.breaker.problem and not plan.breaker.problem:
-                self._cache.report_error(key, "", None)
-            state.memory, state.breaker = plan.memory, plan.breaker
-            if warmth := plan.memory.warmth:
-                self._parts.record(key, LimitsSet(time.time(), warmth.limits))
-            await self._apply(Subject(key, pool, state), plan)
+            with spans.span("reconcile", {"velda.pool": key}, root=True) as span:
+                subject, plan = self._decide(key, pool)
+                span.set_attributes({"velda.create": plan.create, "velda.remove": len(plan.removals)})
+                await self._apply(subject, plan)
         except Exception:
             metrics.RECONCILES.labels("error").inc()
             raise
         metrics.RECONCILES.labels("ok").inc()
+
+    def _decide(self, key: NamespacedName, pool: AgentPool) -> tuple[Subject, Plan]:
+        """What is to be done, remembered as if it were."""
+        with metrics.RECONCILE_SECONDS.time():
+            state, plan = self._plan(key, pool)
+        if not plan.breaker.problem and (state.breaker.problem or state.ailing != plan.ailing):
+            self._cache.report_error(key, plan.ailing, time.time() if plan.ailing else None)
+        state.ailing = plan.ailing
+        state.memory, state.breaker = plan.memory, plan.breaker
+        if warmth := plan.memory.warmth:
+            self._parts.record(key, LimitsSet(time.time(), warmth.limits))
+        subject = Subject(key, pool, state)
+        _measure(subject, plan)
+        return subject, plan
 
     def _plan(self, key: NamespacedName, pool: AgentPool) -> tuple[PoolState, Plan]:
         loop = asyncio.get_running_loop()
@@ -160,6 +182,7 @@ class PoolController:
             if state:
                 self._agents.forget_pool(key)
                 agents = self._agents.pool_agents(key)
+            POOLS.begin(key)
             state = self._pools[key] = PoolState(uid, remember(pool, owned, agents, now=now))
         if state.spec_generation != pool.metadata.generation:
             state.spec, state.spec_generation = validate(key.name, pool.spec), pool.metadata.generation
@@ -178,8 +201,9 @@ class PoolController:
             revisions=self._cache.revisions(key, owner=uid),
         )
         plan = reconcile(seen, state.memory)
-        spent = loop.time() - now
-        self._queue.rest(key, now + spent + min(REST_MAX, REST * spent))
+        done = loop.time()
+        crowd = max(1.0, self._queue.waiting / AT_FULL_SHARE)
+        self._queue.rest(key, state.budget.spend(done - now, now=done, crowd=crowd))
         return state, plan
 
     # Acting.
@@ -223,3 +247,14 @@ class PoolController:
             was.generation,
             was.deletion_timestamp,
         )
+
+
+def _measure(subject: Subject, plan: Plan) -> None:
+    """What the plan says of the pool; without a word of its status, that is as it was."""
+    figures = POOLS.of(subject.key)
+    status = with_sent_status(subject.pool, subject.state).status if plan.status is None else plan.status
+    figures.status = mapping(status)
+    if plan.memory.warmth:
+        figures.limits = plan.memory.warmth.limits
+    for seconds in plan.join_seconds:
+        metrics.TIME_TO_IDLE.observe(seconds)

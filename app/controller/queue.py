@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
+from app.obs import metrics
+
 K = TypeVar("K", bound=Hashable)
 
 RETRY_FIRST = 1.0
@@ -30,10 +32,13 @@ class KeyQueue(Generic[K]):
         self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._rests: dict[K, float] = {}
+        self._asked: dict[K, float] = {}
+        """Keys that wait to be handled, each with the loop's time since when."""
         self._failures: dict[K, int] = {}
 
     async def run(self) -> None:
         """Serve keys until cancelled. Keys added before that are dropped: the caller adds all of them at a start."""
+        metrics.QUEUE_DEPTH.set_function(lambda: len(self._asked))
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -48,9 +53,11 @@ class KeyQueue(Generic[K]):
         """Handle the key as soon as may be."""
         if self._tasks is None:
             return
+        now = asyncio.get_running_loop().time()
+        self._asked.setdefault(key, now)
         if key in self._running:
             self._again.add(key)
-        elif (rested := self._rests.get(key)) and rested > asyncio.get_running_loop().time():
+        elif (rested := self._rests.get(key)) and rested > now:
             self.add_at(key, rested)
         else:
             self._rests.pop(key, None)
@@ -65,6 +72,11 @@ class KeyQueue(Generic[K]):
             return
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_at(when, self._due, key)
+
+    @property
+    def waiting(self) -> int:
+        """How many keys wait to be handled, those that rest among them."""
+        return len(self._asked)
 
     def rest(self, key: K, until: float) -> None:
         """Do not handle the key again before the loop's time ``until`` (seconds)."""
@@ -92,6 +104,7 @@ class KeyQueue(Generic[K]):
         self.add(key)
 
     async def _call(self, key: K) -> None:
+        metrics.QUEUE_SECONDS.observe(asyncio.get_running_loop().time() - self._asked.pop(key))
         try:
             await self._handler(key)
             self._failures.pop(key, None)
@@ -112,6 +125,7 @@ class KeyQueue(Generic[K]):
         self._again.clear()
         self._rests.clear()
         self._failures.clear()
+        self._asked.clear()
 
 
 async def _guard(work: Coroutine[Any, Any, None], name: str) -> None:

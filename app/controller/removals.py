@@ -15,6 +15,7 @@ from app.core.scaling import Removal
 from app.core.trace import AgentRemoved
 from app.core.workers import State, Worker
 from app.model.meta import NamespacedName
+from app.obs.pools import POOLS
 
 DOOMED = (State.RUNNING, State.FINISHED)
 """Removed even with a session: running agents of a pool that is deleted, and those whose pod has ended."""
@@ -53,6 +54,7 @@ class Removals:
         worker, events = removal.worker, self._parts.events
         error = answer.result()
         if error is None:
+            POOLS.of(subject.key).deleted += 1
             subject.state.expectations.deletion_answered(worker.uid, now=asyncio.get_running_loop().time())
             events.record(subject.pool, "Normal", "Deleted", f"Deleted agent {worker.name}: {removal.reason}")
             return

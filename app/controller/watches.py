@@ -5,15 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from app.controller.cache import PoolCache
 from app.kube import paths
 from app.kube.client import Client
+from app.kube.errors import ApiError
 from app.kube.informer import Informer
 from app.model.agentpool import AgentPool
 from app.model.meta import POOL_LABEL
 from app.model.pod import Pod
 from app.model.quota import ResourceQuota
 from app.model.revision import ControllerRevision
+
+RETRY_FIRST = 0.5
+RETRY_MAX = 5.0
+
+log = structlog.get_logger()
 
 _Informer = Informer[AgentPool] | Informer[Pod] | Informer[ControllerRevision] | Informer[ResourceQuota]
 
@@ -54,8 +62,25 @@ class Watches:
         for informer in self._informers:
             await informer.synced.wait()
 
+    async def refresh(self) -> None:
+        """Return once the caches show all that was there at the call, however far the watches lag; tries until then."""
+        async with asyncio.TaskGroup() as tasks:
+            for informer in self._informers:
+                tasks.create_task(_refresh(informer))
+
     async def run(self) -> None:
         """Follow the API server until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for informer in self._informers:
                 tasks.create_task(informer.run())
+
+
+async def _refresh(informer: _Informer) -> None:
+    delay = RETRY_FIRST
+    while True:
+        try:
+            return await informer.refresh()
+        except ApiError as error:
+            log.warning("caches cannot be refreshed", error=str(error), retry_in_seconds=delay)
+        await asyncio.sleep(delay)
+        delay = min(RETRY_MAX, delay * 2)

@@ -23,7 +23,7 @@ STATUS_INTERVAL = 1.0
 ADOPTION_INTERVAL = 5.0
 """Seconds between two attempts to adopt a pod."""
 REVISION_INTERVAL = 10.0
-"""Seconds between two attempts to keep a template, should the first not be seen."""
+"""Seconds between two attempts to keep one template, should the first not be seen."""
 
 log = structlog.get_logger()
 
@@ -79,8 +79,9 @@ class Writes:
         """Keep the template that agents are made from, and drop those that nothing needs."""
         key, pool, state = subject.key, subject.pool, subject.state
         now = asyncio.get_running_loop().time()
-        if plan.version and plan.keep_revision and now >= state.revision_asked + REVISION_INTERVAL:
-            state.revision_asked = now
+        asked, at = state.revision_asked
+        if plan.version and plan.keep_revision and (plan.version.target != asked or now >= at + REVISION_INTERVAL):
+            state.revision_asked = plan.version.target, now
             body = revision(pool, plan.version.template, plan.version.target)
             self._queue.spawn(self._keep_revision(key, body), name=f"revision of {key}")
         for template_hash in plan.drop_revisions:

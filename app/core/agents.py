@@ -76,14 +76,23 @@ class PoolInfo(msgspec.Struct, frozen=True):
 
 
 class AgentPod(msgspec.Struct, frozen=True):
-    """The live pod behind an agent_id."""
+    """The live pod behind an agent_id.
+
+    ``ip`` is where its sessions are reached; ``more_ips`` are the others of a dual-stack pod. On the host's network
+    (``host_network``) they are the node's, which all that runs there shares. ``terminating``: it is being deleted, or
+    its containers have ended for good, so that its address may be another's.
+    """
 
     pool: NamespacedName
     name: str
     uid: str
     ip: str = ""
-    host_ip: str = ""
+    more_ips: tuple[str, ...] = ()
+    host_network: bool = False
     terminating: bool = False
+
+    def __str__(self) -> str:
+        return f"pod {self.pool.namespace}/{self.name}"
 
 
 class PoolDirectory(Protocol):
@@ -95,6 +104,10 @@ class PoolDirectory(Protocol):
 
     def find_pools(self, name: str) -> list[PoolInfo]:
         """Pools that a bare name or a ``namespace/name`` may mean: none, one, or several of different namespaces."""
+        ...
+
+    def pods_of(self, pool: NamespacedName) -> list[AgentPod]:
+        """Every pod that ``find_pod`` would find."""
         ...
 
     def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:

@@ -60,7 +60,7 @@ class Problem(msgspec.Struct, frozen=True):
 def diagnose(pod: Pod) -> Problem | None:
     """What keeps the pod from becoming an agent, or ended it; None while nothing is known to be wrong."""
     status = pod.status
-    if status.phase in ("Failed", "Succeeded"):
+    if status.ended:
         return _ended(pod)
     for container in (*status.init_container_statuses, *status.container_statuses):
         if problem := _waiting(container):

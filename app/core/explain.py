@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from app.core.status import mapping
+from app.core.status import conditions_of, mapping
 from app.core.words import agents
-from app.model.agentpool import AgentPool
+from app.model.agentpool import UNSEEN, AgentPool
 
 
 def explain(pool: AgentPool) -> str:
@@ -17,7 +17,7 @@ def explain(pool: AgentPool) -> str:
 
 def _sentences(pool: AgentPool) -> Iterator[str]:
     status, key = mapping(pool.status), pool.metadata.key
-    if not status:
+    if not status or status.get("observedGeneration") == UNSEEN:
         yield f"{key}: velda-apiserver has not looked at this pool yet; does it watch namespace {key.namespace}?"
         return
     yield f"{key} has {_size(pool, status)}; {_slots(status)}."
@@ -76,7 +76,6 @@ def _warmth(warmth: Mapping[str, Any]) -> Iterator[str]:
 def _trouble(status: Mapping[str, Any]) -> Iterator[str]:
     if error := mapping(status.get("lastError")):
         yield f"Agents do not come ({error.get('cause', '?')}): {error.get('message', '')}."
-    conditions = status.get("conditions")
-    for condition in conditions if isinstance(conditions, list) else ():
-        if condition.get("type") == "Stalled" and condition.get("status") == "True":
-            yield f"Waiting does not help ({condition.get('reason')}): {condition.get('message')}."
+    stalled = conditions_of(status).get("Stalled", {})
+    if stalled.get("status") == "True":
+        yield f"Waiting does not help ({stalled.get('reason')}): {stalled.get('message')}."

@@ -63,3 +63,18 @@ def objects(path: str, values: Any) -> Errors:
 def optional(path: str, value: Any, kind: type) -> Errors:
     if value is not None and not isinstance(value, kind):
         yield wrong_type(path, value, "an object" if kind is dict else "a list")
+
+
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether objects and lists stand within each other more than so many levels deep."""
+    layer = [value] if isinstance(value, dict | list) else []
+    for _ in range(levels):
+        layer = [
+            inner
+            for outer in layer
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not layer:
+            return False
+    return True

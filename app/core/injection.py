@@ -1,4 +1,4 @@
-"""What every agent needs and no user should have to write: velda.yaml at /run/velda, and the name of its pool."""
+"""What every agent needs and no user should have to write: velda.yaml at /run/velda, its pool's name, and its proof."""
 
 from __future__ import annotations
 
@@ -6,17 +6,29 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.core.proofs import (
+    TOKEN_DIRECTORY,
+    CertificateProof,
+    Proof,
+    certificate_volume,
+    directory_of,
+    init_container,
+    token_volume,
+)
 from app.model.meta import CONFIG_MAP_ANNOTATION
 
 MOUNT_PATH = "/run/velda"
 CONFIG_FILE = f"{MOUNT_PATH}/velda.yaml"
 VOLUME = "velda-config"
+TOKEN_VOLUME = "velda-token"  # noqa: S105  a volume's name
+CERTIFICATE_VOLUME = "velda-certificate"
 AGENT_CONTAINER = "agent"
 POOL_FLAG = "--pool"
 
 
-def inject(pod: Mapping[str, Any], *, pool: str, config_map: str) -> dict[str, Any]:
-    """The pod with the ConfigMap mounted in its agent container and ``--pool`` in its arguments, where they lack.
+def inject(pod: Mapping[str, Any], *, pool: str, config_map: str, proof: Proof | None = None) -> dict[str, Any]:
+    """The pod with the ConfigMap mounted in its agent container, ``--pool`` in its arguments, and what it is to prove
+    itself by, where they lack.
 
     ``pod`` is a Pod or a PodTemplateSpec whose shape is known to be right; it is not changed, and what comes back
     shares its unchanged parts. Its own config-map annotation goes before ``config_map``. A second call changes nothing.
@@ -25,18 +37,44 @@ def inject(pod: Mapping[str, Any], *, pool: str, config_map: str) -> dict[str, A
     containers = list(spec["containers"])
     index = agent_index(containers)
     container, volumes = containers[index], list(spec.get("volumes") or [])
+    injected = {**spec, "containers": containers}
     if not config_mounts(container):
         annotations = (pod.get("metadata") or {}).get("annotations") or {}
         volume = _ensure_volume(volumes, annotations.get(CONFIG_MAP_ANNOTATION) or config_map)
-        mount = {"name": volume, "mountPath": MOUNT_PATH, "readOnly": True}
-        container = {**container, "volumeMounts": [*(container.get("volumeMounts") or []), mount]}
+        container = _mounted(container, volume, MOUNT_PATH)
     if not named_pools(container):
         container = {**container, "args": [*(container.get("args") or []), f"{POOL_FLAG}={pool}"]}
+    if proof and not _mounts_at(container, directory_of(proof)):
+        if isinstance(proof, CertificateProof):
+            added = _certificate_container(proof, container, volumes)
+            injected["initContainers"] = [added, *(spec.get("initContainers") or [])]
+            token, volume = (str(mount["name"]) for mount in added["volumeMounts"][-2:])
+            if not _mounts_at(container, TOKEN_DIRECTORY):
+                container = _mounted(container, token, TOKEN_DIRECTORY)  # for another one, when the CA has changed
+        else:
+            volume = _add_volume(volumes, TOKEN_VOLUME, token_volume(proof))
+        container = _mounted(container, volume, directory_of(proof))
     containers[index] = container
-    injected = {**spec, "containers": containers}
     if volumes:
         injected["volumes"] = volumes
     return {**pod, "spec": injected}
+
+
+def _certificate_container(proof: CertificateProof, agent: Mapping[str, Any], volumes: list[Any]) -> dict[str, Any]:
+    """The init container; its volumes are appended."""
+    return init_container(
+        proof,
+        agent,
+        config_directory=MOUNT_PATH,
+        config_volume=config_mounts(agent)[0][1],
+        token=_add_volume(volumes, TOKEN_VOLUME, token_volume(proof.token)),
+        certificate=_add_volume(volumes, CERTIFICATE_VOLUME, certificate_volume()),
+    )
+
+
+def _mounted(container: Mapping[str, Any], volume: str, path: str) -> dict[str, Any]:
+    mount = {"name": volume, "mountPath": path, "readOnly": True}
+    return {**container, "volumeMounts": [*(container.get("volumeMounts") or []), mount]}
 
 
 def agent_index(containers: Sequence[Mapping[str, Any]]) -> int:
@@ -69,17 +107,30 @@ def config_mounts(container: Mapping[str, Any]) -> list[tuple[int, str]]:
 
 
 def _brings_config(path: Any) -> bool:
-    return isinstance(path, str) and posixpath.normpath("/" + path.lstrip("/")) in (MOUNT_PATH, CONFIG_FILE)
+    return _normal(path) in (MOUNT_PATH, CONFIG_FILE)
+
+
+def _mounts_at(container: Mapping[str, Any], path: str) -> bool:
+    return any(_normal(mount.get("mountPath")) == path for mount in container.get("volumeMounts") or [])
+
+
+def _normal(path: Any) -> str:
+    return posixpath.normpath("/" + path.lstrip("/")) if isinstance(path, str) else ""
 
 
 def _ensure_volume(volumes: list[Any], config_map: str) -> str:
-    """The name of a volume with the whole ConfigMap, appended under a free name if there is none."""
+    """The name of a volume with the whole ConfigMap, appended if there is none."""
     for volume in volumes:
         source = volume.get("configMap") or {}
         if source.get("name") == config_map and not source.get("items"):
             return str(volume["name"])
+    return _add_volume(volumes, VOLUME, {"configMap": {"name": config_map}})
+
+
+def _add_volume(volumes: list[Any], name: str, source: Mapping[str, Any]) -> str:
+    """Append it under ``name``, or under a free name like it, which is returned."""
     taken = {volume.get("name") for volume in volumes}
-    names = (VOLUME, *(f"{VOLUME}-{i}" for i in range(2, len(volumes) + 3)))
+    names = (name, *(f"{name}-{i}" for i in range(2, len(volumes) + 3)))
     name = next(name for name in names if name not in taken)
-    volumes.append({"name": name, "configMap": {"name": config_map}})
+    volumes.append({"name": name, **source})
     return name

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from app.core import hints
 from app.core.injection import inject
+from app.core.proofs import Proof
 from app.model.agentpool import AgentPool, PoolSpec
 from app.model.meta import API_VERSION, KIND, POOL_LABEL, TEMPLATE_HASH_LABEL
 
@@ -28,7 +29,19 @@ TRACKING_PREFIXES = (
 """Annotations by which tools find what they manage; a pod that carried one would be pruned."""
 
 
-def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> dict[str, Any]:
+class Body(NamedTuple):
+    """JSON before and after a pod's name: pods of one template differ in nothing else."""
+
+    head: bytes
+    tail: bytes
+
+    def named(self, name: str) -> bytes:
+        return b'%s"name":"%s"%s' % (self.head, name.encode(), self.tail)
+
+
+def render(
+    pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str, proof: Proof | None = None
+) -> dict[str, Any]:
     """The Pod to create: the template, what marks it as ours, and the injection. It shares parts with the template.
 
     It is idle and says so, as far as the template does not say otherwise. Nothing is copied from the AgentPool's own
@@ -51,14 +64,14 @@ def render(pool: AgentPool, spec: PoolSpec, *, name: str, config_map: str) -> di
         "ownerReferences": [owner_reference(pool)],
     }
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-    return inject(pod, pool=pool.metadata.name, config_map=config_map)
+    return inject(pod, pool=pool.metadata.name, config_map=config_map, proof=proof)
 
 
-def encode_pods(pool: AgentPool, spec: PoolSpec, *, names: Iterable[str], config_map: str) -> dict[str, bytes]:
-    """The JSON of one pod for each name. They differ in nothing else, so that it is rendered once."""
+def encode_pod(pool: AgentPool, spec: PoolSpec, *, config_map: str, proof: Proof | None = None) -> Body:
+    """The JSON of a pod that has no name yet, rendered once for all that are created together."""
     # Its name comes first in a pod's metadata, and before any part of the template.
-    head, tail = msgspec.json.encode(render(pool, spec, name="", config_map=config_map)).split(b'"name":""', 1)
-    return {name: b'%s"name":"%s"%s' % (head, name.encode(), tail) for name in names}
+    pod = render(pool, spec, name="", config_map=config_map, proof=proof)
+    return Body(*msgspec.json.encode(pod).split(b'"name":""', 1))
 
 
 def revision(pool: AgentPool, template: Mapping[str, Any], template_hash: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -15,10 +15,11 @@ from app.core.agents import PoolAgents
 from app.core.breaker import Breaker
 from app.core.diagnosis import Problem
 from app.core.hints import Hint
+from app.core.news import Event, news
 from app.core.rollout import Version
 from app.core.scaling import Decision, Pool, Removal, decide
 from app.core.warmth import Seen, Warmth, join_seconds, restore, warm
-from app.core.workers import LIVE, WAITING, State, Wait, Worker, classify, track
+from app.core.workers import LIVE, WAITING, State, Wait, Worker, ailing, classify, track
 from app.model.agentpool import AgentPool, FieldError, PoolSpec
 from app.model.meta import FINALIZER
 from app.model.pod import Pod
@@ -44,6 +45,8 @@ class Memory(msgspec.Struct, frozen=True):
     waits: Mapping[str, Wait] = {}
     warmth: Warmth | None = None
     requested_sessions: int = 0
+    told: Mapping[str, Any] | None = None
+    """The status of the last look: it may not be written yet."""
     decay_since: float | None = None
     closing_since: float | None = None
     generation: int = 0
@@ -68,12 +71,6 @@ class Observed(msgspec.Struct, frozen=True):
     """A random number in [0, 1), drawn for this reconcile."""
     revisions: Mapping[str, dict[str, Any]] = {}
     """Templates of this pool's versions that the cluster keeps, by hash."""
-
-
-class Event(msgspec.Struct, frozen=True):
-    type: Literal["Normal", "Warning"]
-    reason: str
-    message: str
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -103,6 +100,10 @@ class Plan(msgspec.Struct, frozen=True):
     events: tuple[Event, ...] = ()
     failure: Problem | None = None
     """Why a worker never became an agent; the breaker knows it already."""
+    ailing: str = ""
+    """What keeps an agent that is on its way."""
+    join_seconds: Sequence[float] = ()
+    """Of each agent that has just joined: how long it was waited for."""
     next_at: float | None = None
 
 
@@ -137,7 +138,8 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
     workers = _workers(
         seen, memory, default_slots=limits.default_slots_per_agent, join_timeout=limits.join_timeout_second
     )
-    warmth = warm(spec, memory.warmth, _demand(seen, memory, workers, waited), now=seen.now, wall=seen.wall)
+    demand = _demand(seen, memory, workers, waited)
+    warmth = warm(spec, memory.warmth, demand, now=seen.now, wall=seen.wall)
     breaker = _refresh(seen, memory, workers, version)
     if failure := _failure(workers, memory, version):
         breaker = breakers.failed(
@@ -162,9 +164,10 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
     status = statuses.of_pool(
         seen.pool, pool, version, decision, warmth, rollout=spec.rollout, now=seen.now, wall=seen.wall
     )
+    told = statuses.mapping(seen.pool.status) if memory.told is None else memory.told
     adopt = tuple(pod for pod in seen.orphans if _may_adopt(pod, spec))
     return Plan(
-        memory=_next_memory(seen, memory, workers, adopt=adopt, decision=decision, warmth=warmth),
+        memory=_next_memory(seen, memory, workers, adopt=adopt, decision=decision, warmth=warmth, status=status),
         breaker=pool.breaker,
         version=version,
         create=decision.create,
@@ -177,8 +180,10 @@ def _scale(seen: Observed, memory: Memory, spec: PoolSpec) -> Plan:
         drop_revisions=_unused_revisions(seen, version, spec, workers),
         status=status if status != seen.pool.status else None,
         status_first=statuses.is_first(seen.pool),
-        events=_events(workers, decision, memory, version, progress),
+        events=(*_events(workers, decision, memory, version, progress), *news(told, status)),
         failure=failure,
+        ailing=ailing(workers),
+        join_seconds=demand.joins,
         next_at=_next_at(seen, pool, version, spec=spec, decision=decision, warmth=warmth),
     )
 
@@ -248,6 +253,7 @@ def _next_memory(
     adopt: Sequence[Pod],
     decision: Decision,
     warmth: Warmth,
+    status: Mapping[str, Any],
 ) -> Memory:
     joined = frozenset(worker.uid for worker in workers if worker.joined)
     adopted = {pod.metadata.uid: seen.now for pod in adopt if pod.status.phase == "Running"}
@@ -259,6 +265,7 @@ def _next_memory(
         joined=joined,
         held=frozenset(worker.uid for worker in workers if worker.state is State.HELD),
         stuck=frozenset(worker.uid for worker in workers if worker.stuck),
+        told=status,
         decay_since=decision.decay_since,
         warmth=warmth,
         requested_sessions=seen.agents.requested_sessions,
@@ -335,11 +342,14 @@ def _close(seen: Observed, memory: Memory) -> Plan:
         return Plan(memory=closing, breaker=seen.breaker, close=True, finalizers=held if mine else None)
     over = seen.now >= since + CLOSING_GRACE
     workers = _workers(seen, memory, default_slots=1, join_timeout=float("inf"))
+    text = f"Sessions have {CLOSING_GRACE:.0f} s to end, then their agents are deleted all the same"
+    events = (Event("Normal", "Closing", text),) if memory.closing_since is None else ()
     removable = [w for w in workers if w.state in LIVE | {State.FINISHED} and (over or w.state is not State.RUNNING)]
     return Plan(
         memory=closing,
         breaker=seen.breaker,
         close=True,
         removals=tuple(Removal(worker, "the pool is being deleted") for worker in removable),
+        events=events,
         next_at=None if over else since + CLOSING_GRACE,
     )

@@ -13,7 +13,7 @@ import msgspec
 from app.core.breaker import CLOSED, Breaker
 from app.core.selection import removal_order
 from app.core.tally import NOBODY, Tally, tally
-from app.core.words import agents
+from app.core.words import agents, sessions_wait
 from app.core.workers import JOINED, LIVE, WAITING, State, Worker
 from app.model.agentpool import Autoscaler
 
@@ -155,8 +155,10 @@ def _up(pool: Pool, now: float) -> Decision:
     if wanted <= 0:
         return Decision(reason=f"{pool.idle} idle slots, {agents(pool.size)}: nothing to do")
     if for_idle >= for_size:
-        waiting = f" ({pool.pending_sessions} sessions wait)" if pool.pending_sessions else ""
-        rule, reason = Rule.MIN_IDLE, f"{pool.idle} idle slots are below minIdle {limits.min_idle}{waiting}"
+        rule, reason = Rule.MIN_IDLE, f"{pool.idle} idle slots are below minIdle {limits.min_idle}"
+        if waiting := pool.pending_sessions:
+            slots = pool.idle + waiting
+            reason = f"{sessions_wait(waiting)}, {slots} slots are idle or on their way, minIdle is {limits.min_idle}"
     else:
         rule, reason = Rule.MIN_REPLICAS, f"{agents(pool.size)} are below minReplicas {limits.min_replicas}"
     room = pool.room

@@ -14,7 +14,7 @@ from app.core.diagnosis import Problem
 from app.core.rollout import Progress, Version
 from app.core.scaling import Decision, Pool, Rule
 from app.core.warmth import Warmth, describe
-from app.core.workers import WAITING, State
+from app.core.workers import WAITING, State, ailing
 from app.model.agentpool import AgentPool, FieldError, Rollout
 from app.model.meta import POOL_LABEL
 
@@ -148,9 +148,7 @@ class _Facts:
         self.capacity = enough or at_maximum
         self.first, self.filled = is_first(pool), _was_filled(pool)
         self.version, self.breaker = version, scaling.breaker
-        self.ailing = ""
-        if not self.capacity:
-            self.ailing = next((str(w.problem) for w in scaling.workers if w.problem and w.state in WAITING), "")
+        self.ailing = "" if self.capacity else ailing(scaling.workers)
         self.rolling = rollout.strategy == "RollingUpdate" and any(
             counts.outdated[state] for state in WAITING | {State.IDLE}
         )
@@ -211,20 +209,13 @@ def _word(problem: Problem) -> str:
 
 def _was_filled(pool: AgentPool) -> bool:
     """The pool has been full once in this generation, by its own status, so that a restart does not forget it."""
-    conditions = mapping(pool.status).get("conditions")
-    return any(
-        isinstance(condition, Mapping)
-        and condition.get("type") == "Reconciling"
-        and condition.get("reason") == SETTLED
-        and condition.get("observedGeneration") == pool.metadata.generation
-        for condition in (conditions if isinstance(conditions, list) else [])
-    )
+    condition = conditions_of(mapping(pool.status)).get("Reconciling", {})
+    return bool(condition.get("reason") == SETTLED and condition.get("observedGeneration") == pool.metadata.generation)
 
 
 def _conditions(pool: AgentPool, told: Mapping[str, tuple[str, str, str]], *, wall: float) -> list[dict[str, Any]]:
     """Conditions in a fixed order; the time of the last transition is kept while the status stays the same."""
-    known = mapping(pool.status).get("conditions")
-    before = {c.get("type"): c for c in known if isinstance(c, Mapping)} if isinstance(known, list) else {}
+    before = conditions_of(mapping(pool.status))
     conditions = []
     for kind, (value, reason, message) in told.items():
         old = before.get(kind, {})
@@ -253,6 +244,13 @@ def _epoch(text: Any) -> float:
 def mapping(value: Any) -> Mapping[str, Any]:
     """The value, of a status that may hold anything; empty for what is no mapping."""
     return value if isinstance(value, Mapping) else {}
+
+
+def conditions_of(status: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """By type, of a status that may hold anything; what is no condition is left out."""
+    found = status.get("conditions")
+    listed = [mapping(condition) for condition in found] if isinstance(found, list) else []
+    return {kind: condition for condition in listed if isinstance(kind := condition.get("type"), str)}
 
 
 def _cut(text: str) -> str:

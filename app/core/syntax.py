@@ -7,6 +7,8 @@ import re
 LABEL_LENGTH = 63
 PREFIX_LENGTH = 253
 IMAGE_LENGTH = 255 + 1 + 128 + 1 + 255
+QUANTITY_LENGTH = 256
+"""More than any that is meant: a quantity is below 2**63 and has 9 decimals."""
 
 LABEL_SYNTAX = f"at most {LABEL_LENGTH} letters, digits, '-', '_' or '.', with a letter or digit at both ends"
 
@@ -33,7 +35,7 @@ def is_dns_name(text: str) -> bool:
 
 def is_quantity(value: str | float) -> bool:
     """Source: the API documentation of Quantity. Plain numbers are quantities."""
-    return not isinstance(value, str) or _QUANTITY.fullmatch(value) is not None
+    return not isinstance(value, str) or (len(value) <= QUANTITY_LENGTH and _QUANTITY.fullmatch(value) is not None)
 
 
 def is_image(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Whether an AgentPool is good: every mistake at once, by field, in words for whoever wrote it.
+"""Whether an AgentPool is good: its mistakes all at once, by field, in words for whoever wrote it.
 
 The CRD's schema and rules say the same while the webhook is down.
 """
@@ -8,12 +8,23 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import msgspec
 
 from app.core import scheduleshape
-from app.core.fields import INT32_MAX, INVALID, REQUIRED, Errors, invalid, missing_or_wrong, whole_number, wrong_type
+from app.core.fields import (
+    INT32_MAX,
+    INVALID,
+    REQUIRED,
+    Errors,
+    invalid,
+    is_deeper,
+    missing_or_wrong,
+    whole_number,
+    wrong_type,
+)
 from app.core.injection import agent_index, config_mounts, named_pools
 from app.core.podshape import check_pod
 from app.core.podspec import template_hash
@@ -23,6 +34,11 @@ from app.model.meta import POOL_LABEL
 
 WARNING_LENGTH = 120
 """Above it a warning may be cut (source: the API documentation of AdmissionResponse.warnings)."""
+MOST_ERRORS = 100
+MOST_HINTS = 20
+"""That are told at once: a thousand times as many can stand in one object."""
+DEEPEST = 64
+"""Levels of a template, several times as many as a pod of Kubernetes has: encoders and patches fail at hundreds."""
 
 
 class _Limit(NamedTuple):
@@ -50,18 +66,21 @@ _SHARE = re.compile(r"(100|[0-9]{1,2})%")
 
 
 def validate(name: str, spec: Any) -> PoolSpec | list[FieldError]:
-    """The spec of the pool ``name``, or all that is wrong with it (and with the name). Raises on no JSON value.
+    """The spec of the pool ``name``, or what is wrong with it (and with the name). Raises on no JSON value.
 
     Fields that we do not know are ignored, as they may be a later version's; ``unknown_fields`` lists them.
     """
-    errors = list(_name(name))
     if not isinstance(spec, dict):
-        return [*errors, missing_or_wrong("spec", spec, "an object", "autoscaler and template")]
-    errors += _autoscaler(spec.get("autoscaler"))
-    errors += _rollout(spec.get("rollout"))
+        return [*_name(name), missing_or_wrong("spec", spec, "an object", "autoscaler and template")]
     schedules = scheduleshape.parse(spec.get("schedules"))
-    errors += schedules if isinstance(schedules, list) else ()
-    errors += _template(name, spec.get("template"))
+    mistakes = chain(
+        _name(name),
+        _autoscaler(spec.get("autoscaler")),
+        _rollout(spec.get("rollout")),
+        schedules if isinstance(schedules, list) else (),
+        _template(name, spec.get("template")),
+    )
+    errors = list(islice(mistakes, MOST_ERRORS))
     if errors or isinstance(schedules, list):
         return errors
     template, target = spec["template"], spec["autoscaler"].get(HIT_RATE)
@@ -84,11 +103,11 @@ def unknown_fields(spec: Any) -> list[FieldError]:
         ("spec.autoscaler", parts.get("autoscaler"), (*LIMITS, HIT_RATE)),
         ("spec.rollout", parts.get("rollout"), ROLLOUT_FIELDS),
     ):
-        for key in value if isinstance(value, dict) else ():
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                hint = f", did you mean {near[0]}?" if near else ""
-                found.append(FieldError(f"{path}.{key}", INVALID, f"unknown field{hint}"))
+        unknown = (key for key in (value if isinstance(value, dict) else ()) if key not in known)
+        for key in islice(unknown, MOST_HINTS):
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            found.append(FieldError(f"{path}.{key}", INVALID, f"unknown field{hint}"))
     return found
 
 
@@ -178,6 +197,9 @@ def _given(values: Mapping[str, Any], fields: Iterable[str]) -> dict[str, Any]:
 
 def _template(name: str, template: Any) -> Errors:
     path = "spec.template"
+    if is_deeper(template, DEEPEST):
+        yield FieldError(path, INVALID, f"is nested more than {DEEPEST} levels deep, which no pod is")
+        return
     yield from check_pod(template, path)
     if not isinstance(template, dict):
         return

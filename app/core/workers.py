@@ -135,7 +135,7 @@ def classify(
         meta, labels, annotations = pod.metadata, pod.metadata.labels or {}, pod.metadata.annotations or {}
         agent = agents.get(meta.name)
         wait = waits.get(meta.uid)
-        state = _state(pod, agent, inherited=meta.uid in inherited, deleting=meta.uid in deleting)
+        state = state_of(pod, agent, inherited=meta.uid in inherited, deleting=meta.uid in deleting)
         problem, recheck_at, stuck = wait.problem if wait else None, None, False
         if state is State.PENDING and wait:
             state, problem, recheck_at = _patience(wait, join_timeout, now)
@@ -163,13 +163,21 @@ def classify(
     return sorted(workers, key=attrgetter("name"))
 
 
-def _state(pod: Pod, agent: AgentView | None, *, inherited: bool, deleting: bool) -> State:
-    if deleting or pod.metadata.deletion_timestamp or (agent and agent.draining):
+def ailing(workers: Iterable[Worker]) -> str:
+    """What keeps an agent that is on its way, one for all; empty when nothing is known to."""
+    return next((str(worker.problem) for worker in workers if worker.problem and worker.state in WAITING), "")
+
+
+def state_of(pod: Pod | None, agent: AgentView | None, *, inherited: bool = False, deleting: bool = False) -> State:
+    """Of a pod, an agent that has joined, or both that are one; a pending one's patience left out."""
+    if deleting or (pod and pod.metadata.deletion_timestamp):
         return State.TERMINATING
-    if pod.status.phase in ("Succeeded", "Failed"):
+    if pod and pod.status.ended:
         return State.FINISHED
     if agent is None:
         return State.UNKNOWN if inherited else State.PENDING
+    if agent.draining:
+        return State.TERMINATING
     if not agent.connected:
         return State.LOST
     return State.RUNNING if agent.sessions else State.IDLE

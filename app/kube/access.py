@@ -24,6 +24,7 @@ class _AccessReview(msgspec.Struct, frozen=True):
 class _TokenStatus(msgspec.Struct, frozen=True):
     authenticated: bool = False
     user: dict[str, Any] | None = None
+    audiences: tuple[str, ...] = ()
 
 
 class _TokenReview(msgspec.Struct, frozen=True):
@@ -39,14 +40,19 @@ async def review_access(
     resource: str,
     namespace: str,
     subresource: str = "",
+    name: str = "",
 ) -> tuple[bool, str]:
-    """Whether ``user`` (a UserInfo: username, uid, groups, extra) may do it, and the authorizer's reason."""
+    """Whether ``user`` (a UserInfo: username, uid, groups, extra) may do it, and the authorizer's reason.
+
+    Without a namespace it is about all of them, without a name about all objects.
+    """
     attributes = {
         "verb": verb,
         "group": group,
         "resource": resource,
         "namespace": namespace,
         "subresource": subresource,
+        "name": name,
     }
     status = await _ask(client, user, {"resourceAttributes": attributes})
     return status.allowed, status.reason or status.evaluation_error
@@ -58,11 +64,15 @@ async def review_path(client: Client, *, user: Mapping[str, Any], verb: str, pat
 
 
 async def review_token(client: Client, token: str, audiences: Sequence[str] = ()) -> Mapping[str, Any] | None:
-    """The UserInfo of a bearer token; None if it is none that the API server takes."""
+    """The UserInfo of a bearer token; None if it is none that the API server takes, for one of ``audiences``.
+
+    An API server that does not know audiences would take any token: it names none in its answer.
+    """
     spec = {"token": token, **({"audiences": list(audiences)} if audiences else {})}
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
     status = msgspec.json.decode(await client.create(TOKEN_REVIEWS, body), type=_TokenReview).status
-    return status.user if status.authenticated else None
+    meant = not audiences or not set(audiences).isdisjoint(status.audiences)
+    return status.user if status.authenticated and meant else None
 
 
 async def _ask(client: Client, user: Mapping[str, Any], question: Mapping[str, Any]) -> _AccessStatus:

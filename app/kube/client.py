@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import sys
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Self
 
 import aiohttp
 import msgspec
+from opentelemetry.trace import SpanKind
 
 from app import __version__
 from app.kube.credentials import Credentials
 from app.kube.endpoint import Endpoint, Source
 from app.kube.errors import ApiError, ApiUnreachable, from_response
 from app.model.meta import MANAGER
-from app.obs import metrics
+from app.obs import metrics, spans
 
 TIMEOUT = 30.0
 """Seconds that a request may take, its answer included."""
@@ -27,6 +31,8 @@ TOO_MANY_TRIES = 3
 """How often a request that was told 429 with Retry-After is sent; the last answer is the caller's."""
 LINGERING_TLS = sys.version_info < (3, 12, 8)
 """Whether asyncio waits for the other side's farewell without end (python/cpython#118960)."""
+IDLE_CONNECTION = 60.0
+"""Seconds that a connection is kept for the next request; the API server closes it after 90."""
 LINE_LIMIT = 8 << 20
 """Bytes of one watch event; etcd takes no object above 1.5 MiB."""
 
@@ -56,6 +62,14 @@ class Client:
     def __init__(self, source: Source, endpoint: Endpoint) -> None:
         self._credentials = Credentials(source, endpoint)
         self._session: aiohttp.ClientSession | None = None
+        self._may_write: Callable[[], bool] = lambda: True
+
+    def fenced(self, may_write: Callable[[], bool]) -> Client:
+        """With our connections; raises ApiUnreachable, with nothing sent, for what would write when that is False."""
+        self._open()
+        fenced = copy.copy(self)
+        fenced._may_write = may_write
+        return fenced
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,8 +80,14 @@ class Client:
     async def close(self) -> None:
         await self._credentials.close()
         if self._session:
-            await self._session.close()
+            # CPython 3.11.2, which Debian 12 has, aborts a TLS transport that has gone already; by then all is closed.
+            with contextlib.suppress(AttributeError):
+                await self._session.close()
             self._session = None
+
+    async def authorization(self) -> str:
+        """The header with our own credentials; empty if they are none that a header carries."""
+        return (await self._credentials.current()).authorization
 
     async def get(self, path: str, *, params: Params | None = None, timeout: float = TIMEOUT) -> bytes:
         return await self._request("GET", path, params=params, timeout=timeout)
@@ -156,8 +176,15 @@ class Client:
         renewed = False
         while True:
             endpoint = await self._credentials.current()
-            async with self._send(call, endpoint) as answer:
-                content = await answer.read()
+            if call.method != "GET" and not self._may_write():
+                raise ApiUnreachable(f"{call.method} {call.path} was not sent: it may not be ours to do any more")
+            begun = time.perf_counter()
+            about = {"http.request.method": call.method, "url.path": call.path}
+            with spans.span(call.method, about, kind=SpanKind.CLIENT) as span:
+                async with self._send(call, endpoint) as answer:
+                    content = await answer.read()
+                span.set_attribute("http.response.status_code", answer.status)
+            metrics.API_SECONDS.labels(call.method).observe(time.perf_counter() - begun)
             metrics.API_REQUESTS.labels(call.method, str(answer.status)).inc()
             if answer.status < 300:
                 return content
@@ -193,7 +220,9 @@ class Client:
         if self._session is None:
             # trust_env costs 4 to 5 times the request itself.
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, enable_cleanup_closed=LINGERING_TLS),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=IDLE_CONNECTION, enable_cleanup_closed=LINGERING_TLS
+                ),
                 timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT),
                 headers={"User-Agent": f"{MANAGER}/{__version__}", "Accept": JSON},
                 trust_env=False,

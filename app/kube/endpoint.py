@@ -81,31 +81,53 @@ def trust(*, cafile: str | None = None, cadata: str | None = None) -> ssl.SSLCon
     return context
 
 
-async def from_kubectl_context() -> Endpoint:
-    """The current context of KUBECONFIG or ~/.kube/config; exec plugins and OIDC are the kubernetes package's work."""
+async def from_kubectl_context(*, kubeconfig: Path | None = None, context: str = "") -> Endpoint:
+    """A context of ``kubeconfig``, by default the current one of KUBECONFIG or ~/.kube/config.
+
+    Exec plugins and OIDC are the kubernetes package's work.
+    """
+    return await _from_kubeconfig(kubeconfig, context, _cluster)
+
+
+async def with_kubectl_credentials(server: Endpoint, *, kubeconfig: Path | None = None, context: str = "") -> Endpoint:
+    """``server`` with the credentials of a kubectl context, which this other server takes too."""
+
+    def prove(configuration: Configuration) -> Endpoint:
+        return _with_credentials(server, configuration)
+
+    return await _from_kubeconfig(kubeconfig, context, prove)
+
+
+async def _from_kubeconfig(
+    kubeconfig: Path | None, context: str, make: Callable[[Configuration], Endpoint]
+) -> Endpoint:
     configuration = Configuration()
-    path = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
+    path = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube/config")
     try:
-        await load_kube_config(config_file=path, client_configuration=configuration)
-        return await asyncio.to_thread(_endpoint, configuration)
+        await load_kube_config(config_file=path, context=context or None, client_configuration=configuration)
+        return await asyncio.to_thread(make, configuration)
     except Exception as error:  # from parsing YAML, running plugins, asking an OIDC issuer …
-        raise SettingsError(f"the current context of {path} cannot be used: {error}") from error
+        which = f"the context {context}" if context else "the current context"
+        raise SettingsError(f"{which} of {path} cannot be used: {error}") from error
 
 
-def _endpoint(configuration: Configuration) -> Endpoint:
+def _cluster(configuration: Configuration) -> Endpoint:
     tls = trust(cafile=configuration.ssl_ca_cert)
-    if configuration.cert_file:
-        tls.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
     if not configuration.verify_ssl:
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    server = configuration.host.rstrip("/")
-    authorization = configuration.api_key.get("BearerToken", "").strip()
-    if server.startswith("https:") and not (authorization or configuration.cert_file):
-        raise ValueError("it gives neither a token nor a client certificate")
-    return Endpoint(
-        server=server,
+    server = Endpoint(
+        server=configuration.host.rstrip("/"),
         tls=tls,
-        authorization=authorization,
         server_name=configuration.tls_server_name,
         proxy=configuration.proxy,
     )
+    return _with_credentials(server, configuration)
+
+
+def _with_credentials(server: Endpoint, configuration: Configuration) -> Endpoint:
+    if configuration.cert_file:
+        server.tls.load_cert_chain(configuration.cert_file, keyfile=configuration.key_file)
+    authorization = configuration.api_key.get("BearerToken", "").strip()
+    if server.server.startswith("https:") and not (authorization or configuration.cert_file):
+        raise ValueError("it gives neither a token nor a client certificate")
+    return msgspec.structs.replace(server, authorization=authorization)

@@ -69,17 +69,17 @@ class _Details(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """A metav1.Status, as far as it says what went wrong."""
+    """A metav1.Status, as far as it says what went wrong; or an error of grpc-gateway, whose details are a list."""
 
     code: int = 0
     reason: str = ""
     message: str = ""
-    details: _Details | None = None
+    details: _Details | list[msgspec.Raw] | None = None
 
 
 def from_status(status: Status, *, code: int, retry_after: float | None = None) -> ApiError:
     """The error that a Status describes; ``code`` where it names none."""
-    details = status.details or _Details()
+    details = status.details if isinstance(status.details, _Details) else _Details()
     causes = tuple(FieldError(cause.field, cause.reason, cause.message) for cause in details.causes or ())
     seconds = retry_after if retry_after is not None else details.retry_after_seconds
     return ApiError(

@@ -65,11 +65,20 @@ class _End(NamedTuple):
     why: str = ""
 
 
+class _Listed(NamedTuple, Generic[T]):
+    """``items`` are those that were not known as they are."""
+
+    items: list[T]
+    uids: dict[NamespacedName, str]
+    version: str
+
+
 class Informer(Generic[T]):
     """``on_change(old, new)`` is called for each object added (None, new), modified, and deleted (old, None).
 
-    A list that fails, or of which a page fails, changes nothing: only a whole list is compared with the store. An
-    object that cannot be decoded is left as it was, with a warning, and stops no other.
+    A list that fails, or of which a page fails, changes nothing: only a whole list is compared with the store, and what
+    it lacks is gone if another lacks it too. An object that cannot be decoded is left as it was, with a warning, and
+    stops no other.
     """
 
     def __init__(
@@ -123,7 +132,7 @@ class Informer(Generic[T]):
         watching = float("inf")
         try:
             if not self._version:
-                await self._list()
+                await self.refresh()
             watching = loop.time()
             await self._watch()
         except _Relist as why:
@@ -141,8 +150,27 @@ class Informer(Generic[T]):
             return _End("error", str(error))
         return _End("end")
 
-    async def _list(self) -> None:
-        """Fetch every page, then bring the store to what they say, as if each difference had been watched."""
+    async def refresh(self) -> None:
+        """Bring the store to what a list says, as if each difference had been watched; also beside a watch that lags.
+
+        Then it shows all that was there at the call. What is missing is looked for in a second list before it is
+        forgotten: one that is empty or partial by mistake must not cost what still runs. Raises ApiError, having
+        changed nothing.
+        """
+        listed = await self._whole()
+        if self._store.has_others_than(listed.uids):
+            log.info("listing again", path=self._path, why="objects that are known were not listed")
+            listed = await self._whole()
+        if _is_older(listed.version, self._version):
+            return  # the watch was quicker, and has shown more
+        self._store.keep(listed.uids)
+        for item in listed.items:
+            self._store.put(item)
+        self._version = listed.version
+        self.synced.set()
+
+    async def _whole(self) -> _Listed[T]:
+        """Every page of a list; raises ApiError when one of them fails."""
         items: list[T] = []
         uids: dict[NamespacedName, str] = {}
         token = ""
@@ -152,12 +180,7 @@ class Informer(Generic[T]):
                 self._sort_in(raw, items, uids)
             token = page.metadata.continue_
             if not token:
-                break
-        self._store.keep(uids)
-        for item in items:
-            self._store.put(item)
-        self._version = page.metadata.resource_version
-        self.synced.set()
+                return _Listed(items, uids, page.metadata.resource_version)
 
     async def _page(self, token: str) -> _Page:
         # Without a resourceVersion the list is as new as etcd: one from a cache could be older than what was watched.
@@ -172,14 +195,13 @@ class Informer(Generic[T]):
         return page
 
     def _sort_in(self, raw: msgspec.Raw, items: list[T], uids: dict[NamespacedName, str]) -> None:
-        item = self._decode(raw)
         try:
-            meta = item.metadata if item is not None else msgspec.json.decode(raw, type=_Identified).metadata
+            meta = msgspec.json.decode(raw, type=_Identified).metadata
         except UNREADABLE as error:
             raise self._bad_list(error) from error
         uids[meta.key] = meta.uid
-        # What is known already is not kept a second time: a list would double the memory.
-        if item is not None and not self._store.has(meta):
+        # What is known already is not read and kept a second time: a list would double the memory.
+        if not self._store.has(meta) and (item := self._decode(raw)) is not None:
             items.append(item)
 
     def _bad_list(self, why: object) -> ApiError:

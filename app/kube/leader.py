@@ -14,24 +14,41 @@ from app.core.lease import Lease, Sight, released, step
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
-from app.model.meta import NamespacedName
+from app.model.meta import NamespacedName, ObjectMeta
 from app.settings import LeaderElection
+
+LONGEST_MANAGER = 128
+"""Characters of a field manager's name."""
 
 log = structlog.get_logger()
 
 
-class LeaderElector:
-    """Contends for the Lease ``settings.lease``; makes it if it is missing and we may."""
+class _Owner(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
 
-    def __init__(self, client: Client, *, namespace: str, identity: str, settings: LeaderElection) -> None:
+
+class LeaderElector:
+    """Contends for the Lease ``settings.lease``, and makes it if it is missing: Argo CD by default applies no Lease, so
+    that the chart cannot have one. What we make goes with the release's Secret ``owner``, if that is there."""
+
+    def __init__(
+        self, client: Client, *, namespace: str, identity: str, settings: LeaderElection, owner: str | None = None
+    ) -> None:
         self._client = client
         self._key = NamespacedName(namespace, settings.lease)
+        self._owner = NamespacedName(namespace, owner) if owner else None
         self._identity = identity
         self._settings = settings
         self._lease = Lease()
         self._sight: Sight | None = None
         self._renewed = 0.0
         self.leading = False
+
+    def holds(self) -> bool:
+        """Whether we lead by the clock too. A process that was stopped wakes up in the midst of what it was doing, and
+        some of that runs before it is told that its term is over."""
+        deadline = self._renewed + self._settings.renew_deadline
+        return self.leading and asyncio.get_running_loop().time() < deadline
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Contend until cancelled; while the Lease is ours, run ``lead``, which is cancelled when it is lost.
@@ -139,9 +156,7 @@ class LeaderElector:
                 body: dict[str, Any] = {"metadata": {"resourceVersion": version}, "spec": spec}
                 answer = await self._client.merge_patch(paths.lease(self._key), body)
             else:
-                meta = {"name": self._key.name, "namespace": self._key.namespace}
-                body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
-                answer = await self._client.create(paths.leases(self._key.namespace), body)
+                answer = await self._create(spec)
         except ApiError as error:
             if error.conflict or error.already_exists:
                 self._lease = await self._read()  # if it is another's now, we must know at once
@@ -149,6 +164,25 @@ class LeaderElector:
             raise
         self._lease = msgspec.json.decode(answer, type=Lease)
         return True
+
+    async def _create(self, spec: dict[str, Any]) -> bytes:
+        """By an apply that takes nothing from others: RBAC can bind it to the name, and of two replicas that find no
+        Lease one gets a conflict."""
+        meta = {"name": self._key.name, "namespace": self._key.namespace, "ownerReferences": await self._owners()}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+        manager = self._identity[:LONGEST_MANAGER]
+        return await self._client.apply(paths.lease(self._key), body, manager=manager, force=False)
+
+    async def _owners(self) -> list[dict[str, str]]:
+        if self._owner is None:
+            return []
+        try:
+            found = msgspec.json.decode(await self._client.get(paths.secret(self._owner)), type=_Owner).metadata
+        except ApiError as error:
+            if error.not_found:
+                return []
+            raise
+        return [{"apiVersion": "v1", "kind": "Secret", "name": found.name, "uid": found.uid}]
 
     async def _release(self) -> None:
         """Best effort: a Lease that cannot be released expires."""

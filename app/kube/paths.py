@@ -27,6 +27,10 @@ def pod(key: NamespacedName) -> str:
     return f"{pods(key.namespace)}/{key.name}"
 
 
+def namespace(name: str) -> str:
+    return f"/api/v1/namespaces/{name}"
+
+
 def config_maps(namespace: str | None) -> str:
     return _collection("/api/v1", namespace, "configmaps")
 

@@ -79,6 +79,10 @@ class Store(Generic[T]):
             del self._objects[meta.key]
             self._tell(old, None)
 
+    def has_others_than(self, uids: Mapping[NamespacedName, str]) -> bool:
+        """Whether any object that is known is not among these."""
+        return any(uids.get(key) != old.metadata.uid for key, old in self._objects.items())
+
     def keep(self, uids: Mapping[NamespacedName, str]) -> None:
         """Forget every object that is not among these."""
         for key, old in list(self._objects.items()):

@@ -9,6 +9,10 @@ import msgspec
 from app.model.meta import ObjectMeta
 from app.model.schedule import Schedule
 
+UNSEEN = -1
+"""observedGeneration of a pool that no controller has looked at: the CRD's default, without which kstatus takes a new
+pool as finished."""
+
 
 class Condition(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """A metav1.Condition; ``last_transition_time`` is RFC 3339 text in UTC."""

@@ -50,15 +50,24 @@ class PodSpec(msgspec.Struct, frozen=True, rename="camel", gc=False):
     host_network: bool = False
 
 
+class PodIP(msgspec.Struct, frozen=True, gc=False):
+    ip: str = ""
+
+
 class PodStatus(msgspec.Struct, frozen=True, rename="camel", gc=False):
     phase: str = "Pending"
     reason: str = ""
     message: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
-    host_ip: str = msgspec.field(default="", name="hostIP")
+    pod_ips: tuple[PodIP, ...] = msgspec.field(default=(), name="podIPs")
     conditions: tuple[PodCondition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """All its containers have, for good."""
+        return self.phase in ("Succeeded", "Failed")
 
 
 class Pod(msgspec.Struct, frozen=True, rename="camel", gc=False):

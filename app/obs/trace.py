@@ -13,24 +13,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 import structlog
-from prometheus_client import Counter
 
 from app.core.trace import VERSION, Header, Living, Record, encode
 from app.model.meta import NamespacedName
-from app.obs.metrics import REGISTRY
+from app.obs import metrics
 
 PERIOD = 1.0
 """Seconds between writes."""
 BACKLOG = 100_000
 """Records that may wait to be written; what comes beyond them is dropped."""
 
-RECORDS = Counter(
-    "velda_trace_records_total",
-    "Records for traces, by what became of them (written, dropped: too many at once, failed: could not be written).",
-    ["result"],
-    registry=REGISTRY,
-)
-WRITTEN, DROPPED, FAILED = (RECORDS.labels(result) for result in ("written", "dropped", "failed"))
+WRITTEN, DROPPED, FAILED = (metrics.TRACE_RECORDS.labels(result) for result in ("written", "dropped", "failed"))
 
 log = structlog.get_logger()
 

@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from app.core.podspec import pod_name, render
+from app.core.podspec import template_hash
+from app.core.proofs import Proof
 from app.core.quota import shortfalls
 from app.core.validation import shorten, unknown_fields, validate, warnings
-from app.kube import paths
-from app.kube.access import review_access
-from app.kube.client import Client
 from app.kube.errors import ApiError
 from app.model.agentpool import AgentPool, Autoscaler, FieldError, PoolSpec
 from app.model.meta import CONFIG_MAP_ANNOTATION
 from app.model.quota import ResourceQuota
-from app.webhook.rehearsal import BUDGET, Verdict, rehearse
+from app.obs import metrics
+from app.webhook.inquiries import Inquiries
+from app.webhook.rehearsal import Verdict
 from app.webhook.review import Answer, MalformedError, Request, allow, refuse, refuse_fields
 
-ACCESS_BUDGET = 4.0
-"""Seconds; the API server waits 5 s for our whole answer."""
 _NO_LIMITS = Autoscaler(max_replicas=0, min_idle=0, max_idle=0)
 
 
-class _Quotas(msgspec.Struct, frozen=True):
-    items: tuple[ResourceQuota, ...] = ()
-
-
-async def review_pool(client: Client, request: Request, *, config_map: str) -> Answer:
+async def review_pool(inquiries: Inquiries, request: Request, *, config_map: str, proof: Proof | None = None) -> Answer:
     """The answer to the creation or the update of an AgentPool; raises MalformedError."""
     if not request.writes:
         return allow(request)
-    pool = decode_pool(request)
-    if pool.metadata.deletion_timestamp or _same_spec(pool, request):
+    pool, old = decode_pool(request), _old_spec(request)
+    if pool.metadata.deletion_timestamp or (request.operation == "UPDATE" and old == pool.spec):
         return allow(request)
     spec = validate(pool.metadata.name, pool.spec)
     errors = [] if isinstance(spec, PoolSpec) else spec
+    asked = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
-        access = tasks.create_task(_refuse_access(client, request, pool))
-        rehearsal = tasks.create_task(_rehearse(client, pool, spec, config_map=config_map))
-        quotas = tasks.create_task(_quotas(client, pool.metadata.namespace))
+        access = tasks.create_task(_refuse_access(inquiries, request, pool))
+        rehearsal = tasks.create_task(_rehearse(inquiries, pool, spec, old, config_map=config_map, proof=proof))
+        quotas = tasks.create_task(inquiries.quotas(pool.metadata.namespace))
+    metrics.ADMISSION_WAIT_SECONDS.observe(time.perf_counter() - asked)
     if refusal := access.result():
         return refusal
     verdict = rehearsal.result()
@@ -65,28 +62,26 @@ def decode_pool(request: Request) -> AgentPool:
     return msgspec.structs.replace(pool, metadata=msgspec.structs.replace(pool.metadata, namespace=namespace))
 
 
-def _same_spec(pool: AgentPool, request: Request) -> bool:
-    """An update of labels, finalizers and the like is nobody's business here, even if the pool was never good."""
+def _old_spec(request: Request) -> Any:
+    """None for a creation. An update that leaves it as it was (labels, finalizers) is nobody's business here, even if
+    the pool was never good.
+    """
     if request.operation != "UPDATE":
-        return False
+        return None
     try:
-        old = msgspec.json.decode(request.old_object, type=AgentPool)
+        return msgspec.json.decode(request.old_object, type=AgentPool).spec
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(f"request.oldObject is no AgentPool: {error}") from error
-    return bool(old.spec == pool.spec)
 
 
-async def _refuse_access(client: Client, request: Request, pool: AgentPool) -> Answer | None:
+async def _refuse_access(inquiries: Inquiries, request: Request, pool: AgentPool) -> Answer | None:
     """An AgentPool is no way around RBAC: who writes one must be allowed to create pods. In doubt, no."""
     name, namespace = pool.metadata.name, pool.metadata.namespace
     who, user = f'user "{request.user_info.get("username", "")}"', request.user_info
     try:
-        async with asyncio.timeout(ACCESS_BUDGET):
-            allowed, reason = await review_access(
-                client, user=user, verb="create", group="", resource="pods", namespace=namespace
-            )
+        allowed, reason = await inquiries.may_create_pods(user, namespace)
     except (ApiError, TimeoutError) as error:
-        why = str(error) or f"no answer within {ACCESS_BUDGET:.0f} s"
+        why = str(error) or "no answer in time"
         message = f'whether {who} may create pods in namespace "{namespace}" could not be found out, try again: {why}'
         return refuse(request, code=503, reason="ServiceUnavailable", message=message, name=name)
     if allowed:
@@ -97,26 +92,28 @@ async def _refuse_access(client: Client, request: Request, pool: AgentPool) -> A
 
 
 async def _rehearse(
-    client: Client, pool: AgentPool, spec: PoolSpec | Sequence[FieldError], *, config_map: str
+    inquiries: Inquiries,
+    pool: AgentPool,
+    spec: PoolSpec | Sequence[FieldError],
+    old: Any,
+    *,
+    config_map: str,
+    proof: Proof | None,
 ) -> Verdict:
-    """Also where only other fields are wrong, so that all mistakes are told at once."""
+    """Also where only other fields are wrong, so that all mistakes are told at once. What is wrong with a template that
+    stays as it was (a policy has come since) is a warning: it must not keep anybody from changing the numbers.
+    """
     if not isinstance(spec, PoolSpec):
         if not all(error.field.startswith("spec.autoscaler") for error in spec):
             return Verdict()
-        spec = PoolSpec(autoscaler=_NO_LIMITS, template=pool.spec["template"])
-    name = pod_name(pool.metadata.name, secrets.token_hex(4))
+        template = pool.spec["template"]
+        spec = PoolSpec(autoscaler=_NO_LIMITS, template=template, template_hash=template_hash(template))
     config_map = pool.metadata.annotation(CONFIG_MAP_ANNOTATION) or config_map
-    return await rehearse(client, render(pool, spec, name=name, config_map=config_map))
-
-
-async def _quotas(client: Client, namespace: str) -> Sequence[ResourceQuota]:
-    """None when they cannot be read: they are only for a hint."""
-    try:
-        async with asyncio.timeout(BUDGET):
-            body = await client.get(paths.resource_quotas(namespace))
-        return msgspec.json.decode(body, type=_Quotas).items
-    except (ApiError, TimeoutError):
-        return ()
+    verdict = await inquiries.rehearse(pool, spec, config_map=config_map, proof=proof)
+    if isinstance(old, dict) and old.get("template") == spec.template:
+        told = (shorten(str(error)) for error in verdict.errors)
+        return verdict._replace(errors=(), warnings=(*verdict.warnings, *told))
+    return verdict
 
 
 def _quota_warnings(spec: PoolSpec, verdict: Verdict, quotas: Sequence[ResourceQuota]) -> list[str]:

@@ -40,9 +40,26 @@ class Verdict(NamedTuple):
     errors: tuple[FieldError, ...] = ()
     warnings: tuple[str, ...] = ()
     pod: Mapping[str, Any] | None = None
-    """As the API server would store it, with the defaults of the namespace; None if it would not."""
+    """What it takes, as the API server would store it, with the defaults of the namespace; None if it would not."""
     unknown_fields: bool = False
     """The warnings are about fields that the API server does not know; the rest was not looked at."""
+
+
+class _Container(msgspec.Struct, rename="camel", omit_defaults=True):
+    resources: dict[str, Any] | None = None
+    restart_policy: str = ""
+
+
+class _Spec(msgspec.Struct, rename="camel", omit_defaults=True):
+    containers: list[_Container]
+    init_containers: list[_Container] | None = None
+    overhead: dict[str, Any] | None = None
+
+
+class _Pod(msgspec.Struct):
+    """Only what a quota counts: verdicts are kept."""
+
+    spec: _Spec
 
 
 async def rehearse(client: Client, pod: Mapping[str, Any]) -> Verdict:
@@ -55,7 +72,7 @@ async def rehearse(client: Client, pod: Mapping[str, Any]) -> Verdict:
             again = await _attempt(client, pod, validation="Ignore")
             return again._replace(warnings=(*verdict.warnings, *again.warnings))
     except TimeoutError:
-        return Verdict(warnings=(_not_rehearsed(f"no answer within {BUDGET:.0f} s"),))
+        return not_rehearsed(f"no answer within {BUDGET:.0f} s")
 
 
 async def _attempt(client: Client, pod: Mapping[str, Any], *, validation: str) -> Verdict:
@@ -64,7 +81,7 @@ async def _attempt(client: Client, pod: Mapping[str, Any], *, validation: str) -
         body = await client.create(paths.pods(pod["metadata"]["namespace"]), pod, params=params)
     except ApiError as error:
         return judge(error)
-    return Verdict(pod=msgspec.json.decode(body))
+    return Verdict(pod=msgspec.to_builtins(msgspec.json.decode(body, type=_Pod)))
 
 
 def judge(error: ApiError) -> Verdict:
@@ -75,7 +92,7 @@ def judge(error: ApiError) -> Verdict:
     if error.already_exists:
         return Verdict()
     if error.status not in (400, 403, 422) or _OURS.search(message):
-        return Verdict(warnings=(_not_rehearsed(message),))
+        return not_rehearsed(message)
     if message.startswith(_PASSING):
         return Verdict(warnings=(shorten(f"no agent can be created now: {message}"),))
     if error.causes:
@@ -105,5 +122,5 @@ def _unknown_fields(error: ApiError) -> tuple[str, ...]:
     return tuple(shorten(f"{TEMPLATE}.{path}: unknown field, it has no effect") for path in found)
 
 
-def _not_rehearsed(why: str) -> str:
-    return shorten(f"template could not be rehearsed: {why}")
+def not_rehearsed(why: str) -> Verdict:
+    return Verdict(warnings=(shorten(f"template could not be rehearsed: {why}"),))

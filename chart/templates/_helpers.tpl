@@ -30,12 +30,59 @@ app.kubernetes.io/component: server
 {{- printf "%s-webhook" (include "velda.fullname" .) -}}
 {{- end }}
 
+{{/* cert-manager gets one of another name: to change over never lets two write the same. */}}
 {{- define "velda.certificateSecret" -}}
-{{- printf "%s-tls" (include "velda.fullname" .) -}}
+{{- printf "%s-%s" (include "velda.fullname" .) (ternary "issued-tls" "tls" .Values.certificates.certManager.enabled) -}}
+{{- end }}
+
+{{/* Annotations of the webhook configurations: cert-manager writes its CA into them. */}}
+{{- define "velda.webhookAnnotations" -}}
+{{- if .Values.certificates.certManager.enabled -}}
+annotations:
+  cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ include "velda.fullname" . }}
+{{- end -}}
+{{- end }}
+
+{{- define "velda.authorityConfigMap" -}}
+{{- printf "%s-ca" (include "velda.fullname" .) -}}
 {{- end }}
 
 {{- define "velda.brokerHost" -}}
 {{- printf "%s.%s.svc.%s" (include "velda.fullname" .) .Release.Namespace .Values.clusterDomain -}}
+{{- end }}
+
+{{/* Whether the gRPC port is served by TLS; a certificate is shown over TLS only. */}}
+{{- define "velda.brokerTls" -}}
+{{- if or .Values.broker.tls (eq .Values.agents.authentication "mtls") }}true{{ end -}}
+{{- end }}
+
+{{/* All that agents and clients may call the broker by, as JSON. */}}
+{{- define "velda.brokerNames" -}}
+{{- $names := list }}
+{{- $services := list (list (include "velda.fullname" .) .Release.Namespace) }}
+{{- range .Values.broker.aliasNamespaces }}
+{{- $services = append $services (list "velda-apiserver" .) }}
+{{- end }}
+{{- range $services }}
+{{- $name := printf "%s.%s" (index . 0) (index . 1) }}
+{{- $names = concat $names (list $name (print $name ".svc") (printf "%s.svc.%s" $name $.Values.clusterDomain)) }}
+{{- end }}
+{{- with .Values.agents.brokerAddress }}
+{{- $names = append $names (regexReplaceAll ":[0-9]+$" . "" | trimAll "[]") }}
+{{- end }}
+{{- $names | uniq | toJson }}
+{{- end }}
+
+{{/* What velda.yaml has to say of TLS: the agent's certificate, or (a key that our own agent alone knows) TLS without. */}}
+{{- define "velda.agentTls" -}}
+{{- if eq .Values.agents.authentication "mtls" }}
+daemon_config:
+  mtls_client_cert_path: /var/run/secrets/velda.io/certificate/tls.crt
+  mtls_client_key_path: /var/run/secrets/velda.io/certificate/tls.key
+{{- else if .Values.broker.tls }}
+broker:
+  tls: true
+{{- end }}
 {{- end }}
 
 {{/* AgentPools outlive the release: it is told to keep them, or their CRD is not its own. */}}
@@ -121,6 +168,18 @@ volumes:
   - name: files
     {{- . | nindent 4 }}
 {{- end }}
+{{- end }}
+
+{{/* What a NetworkPolicy lets all pods of the release reach. */}}
+{{- define "velda.egress" -}}
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+# The API server is no pod in most clusters, and nothing but its ports is known of it.
+- ports:
+    {{- range .Values.networkPolicy.apiServerPorts }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
 {{- end }}
 
 {{/* Annotations of a hook, which goes however it ends; helm prints its log. Arguments: hook, weight. */}}

@@ -1,6 +1,6 @@
 {{/*
-A set of rights with its binding. Arguments: root, name, rules (YAML text), account, and namespace (a Role there; a
-ClusterRole when it is empty), annotations (YAML text).
+A set of rights with its binding. Arguments: root, name, rules (YAML text), account (every user of the cluster when it
+is empty), and namespace (a Role there; a ClusterRole when it is empty), annotations (YAML text).
 */}}
 {{- define "velda.grant" -}}
 {{- $kind := ternary "Role" "ClusterRole" (not (empty .namespace)) }}
@@ -17,9 +17,15 @@ roleRef:
   kind: {{ $kind }}
   name: {{ .name }}
 subjects:
+  {{- if .account }}
   - kind: ServiceAccount
     name: {{ .account }}
     namespace: {{ .root.Release.Namespace }}
+  {{- else }}
+  - kind: Group
+    apiGroup: rbac.authorization.k8s.io
+    name: system:authenticated
+  {{- end }}
 {{- end }}
 
 {{- define "velda.grantMetadata" -}}
@@ -47,13 +53,13 @@ annotations: {{- . | nindent 2 }}
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, delete, patch]
+  verbs: [list, watch, create, delete, patch]
 - apiGroups: [""]
   resources: [resourcequotas]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [apps]
   resources: [controllerrevisions]
-  verbs: [get, list, watch, create, delete]
+  verbs: [list, watch, create, delete]
 {{- if .Values.agents.createConfigMap }}
 # By server-side apply, so that even `create` is bound to the name.
 - apiGroups: [""]
@@ -66,22 +72,40 @@ annotations: {{- . | nindent 2 }}
   verbs: [create, patch]
 {{- end }}
 
-{{/* The release's namespace: the Lease, the certificates, the label on the leader's pod. */}}
+{{/* Every user of the cluster: our CA, which is no secret. */}}
+{{- define "velda.rules.everyone" -}}
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ include "velda.authorityConfigMap" . }}]
+  verbs: [get]
+{{- end }}
+
+{{/* The release's namespace: it itself, the Lease, the certificates and their CA, the label on the leader's pod. */}}
 {{- define "velda.rules.release" -}}
+# By server-side apply, so that even `create` is bound to the name.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [{{ include "velda.fullname" . }}]
-  verbs: [get, patch]
+  verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ include "velda.certificateSecret" . }}]
-  verbs: [get, update]
+  verbs: [get, list, watch{{ if not .Values.certificates.certManager.enabled }}, update{{ end }}]
+- apiGroups: [""]
+  resources: [configmaps]
+  resourceNames: [{{ include "velda.authorityConfigMap" . }}]
+  verbs: [get, patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, patch]
+# The webhook configurations' owner.
+- apiGroups: [""]
+  resources: [namespaces]
+  resourceNames: [{{ .Release.Namespace }}]
+  verbs: [get]
 {{- end }}
 
-{{/* What belongs to no namespace: who asks and what they may do, and our CA in the webhook configurations. */}}
+{{/* What belongs to no namespace: who asks and what they may do; our CA and an owner in the webhook configurations. */}}
 {{- define "velda.rules.cluster" -}}
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
@@ -92,7 +116,7 @@ annotations: {{- . | nindent 2 }}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [validatingwebhookconfigurations, mutatingwebhookconfigurations]
   resourceNames: [{{ include "velda.fullname" . }}]
-  verbs: [get, patch]
+  verbs: [get, list, watch, patch]
 {{- end }}
 
 {{/* The hook of helm uninstall, where AgentPools stay. */}}
@@ -121,11 +145,14 @@ annotations: {{- . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* helm test: an AgentPool is written by dry run, for which the webhook asks whether pods may be created. */}}
+{{/*
+helm test: the broker is asked for a pool, and an AgentPool is written by dry run, for which the webhook asks whether
+pods may be created.
+*/}}
 {{- define "velda.rules.selftest" -}}
 - apiGroups: [velda.io]
   resources: [agentpools]
-  verbs: [create]
+  verbs: [get, create]
 - apiGroups: [""]
   resources: [pods]
   verbs: [create]

@@ -23,6 +23,7 @@ class Stream:
     def __init__(self, context: Context) -> None:
         self.received: asyncio.Queue[AgentUpdateRequest | None] = asyncio.Queue()
         self.closing: asyncio.Future[grpc.StatusCode] = asyncio.get_running_loop().create_future()
+        self.metadata = dict(context.invocation_metadata() or ())
         self._context = context
 
     async def next(self) -> AgentUpdateRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 import pytest
@@ -284,3 +285,18 @@ async def test_a_cancelled_agent_leaves_no_session(bench: Bench) -> None:
 def test_backoff_doubles_to_a_limit_and_jitter_halves_it_at_most() -> None:
     assert [backoff(failures, jitter=0.0) for failures in (0, 1, 2, 3, 4, 1000)] == [1, 2, 4, 8, 15, 15]
     assert backoff(1, jitter=0.999) == pytest.approx(1.0, abs=0.01)
+
+
+async def test_the_token_is_read_anew_for_each_stream_and_may_be_missing(
+    broker: tuple[FakeBroker, str], tmp_path: Path, rejoin_at_once: None
+) -> None:
+    token = tmp_path / "token"
+    agent = Agent(IDENTITY, target=broker[1], runner=LoopRunner(), token=token)
+    running = asyncio.create_task(agent.run())
+    for text in ("", "first", "second"):
+        stream = await broker[0].stream()
+        assert stream.metadata.get("authorization") == (f"Bearer {text}" if text else None)
+        token.write_text("first\n" if not text else "second\n")
+        stream.end()
+    agent.stop()
+    await asyncio.wait_for(running, TIMEOUT)

@@ -14,6 +14,8 @@ import grpc
 import pytest
 
 from app.agent.cli import run
+from app.agent.config import AgentConfig
+from app.agent.credentials import Credentials
 from app.proto.velda_pb2 import KillSessionAgentRequest, SessionRequest
 from tests.agent.conftest import TIMEOUT, FakeBroker, serve
 from tests.support.pki import Pki
@@ -125,6 +127,29 @@ async def test_a_client_certificate_makes_it_tls(tmp_path: Path) -> None:
         )
         async with agent(config, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(pki.ca)):
             assert (await (await broker.stream()).next()).agent_identity.pool == "cpu-pool"
+
+
+async def test_the_ca_beside_velda_yaml_verifies_the_server(tmp_path: Path) -> None:
+    pki = Pki(tmp_path / "pki")
+    certificate, key = pki.issue_server("server", hosts=["localhost"])
+    credentials = grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
+    (config := tmp_path / "velda.yaml").touch()
+    async with serve(credentials) as (broker, address):
+        config.write_text(f"broker: {{address: '{address}', tls: true}}\n")
+        config.with_name("ca.crt").write_bytes(pki.ca.read_bytes())
+        async with agent(config):
+            assert (await (await broker.stream()).next()).agent_identity.pool == "cpu-pool"
+
+
+def test_files_that_cannot_be_read_for_a_while_leave_what_was_read_last(tmp_path: Path) -> None:
+    pki = Pki(tmp_path / "pki")
+    certificate, key = pki.issue_client("agent", user="agent")
+    settings = AgentConfig("b:1", client_certificate=str(certificate), client_key=str(key))
+    credentials = Credentials(settings, ca=pki.ca)
+    first = credentials()
+    certificate.unlink()
+    assert credentials() is credentials()
+    assert first is not None
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_an_unknown_key_is_told_and_ignored(file: Path, caplog: pytest.LogCaptur
         ("broker: {address: 5}", "{file}: broker.address must be a string"),
         ("broker:\n  address: b:1\npool: [a]", "{file}: pool must be a string"),
         ("broker:\n  address: [", "{file}:2: not valid YAML: "),
-        ("broker: \x01", "{file}: not valid YAML: "),
+        ("broker: \x01", "{file}:1: not valid YAML: "),
         ("broker: {address: 'b:1'}\ndaemon_config: {max_sessions: two}", "{file}: daemon_config.max_sessions must be"),
         ("broker: {address: 'b:1'}\ndaemon_config: {max_sessions: -1}", "{file}: daemon_config.max_sessions must be"),
         ("broker: {address: 'b:1'}\ndaemon_config: {mtls_client_key_path: /k}", "go together"),
@@ -104,3 +104,13 @@ def test_the_agents_name(
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "gpu-pool-1.velda.svc.cluster.local")
     assert AgentConfig(broker_address="b:1", agent_name=configured).name(environment) == name
+
+
+def test_our_own_agent_speaks_tls_also_without_a_certificate(file: Path) -> None:
+    file.write_text("broker: {address: 'b:1', tls: true}\n")
+    assert load(file).speaks_tls
+    file.write_text("broker: {address: 'b:1'}\n")
+    assert not load(file).speaks_tls
+    file.write_text("broker: {address: 'b:1', tls: maybe}\n")
+    with pytest.raises(ConfigError, match=r"broker\.tls must be true or false"):
+        load(file)

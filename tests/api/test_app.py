@@ -9,10 +9,13 @@ import httpx
 import pytest
 from fastapi import APIRouter, Request
 
-from app.api.app import BODY_LIMIT, create
+from app.api.app import create
+from app.broker.rbac import Rbac
 from app.kube.client import Client
+from app.settings import Clients, Limits
 
-CLIENT = cast(Client, None)
+BODY_LIMIT = Limits().body_bytes
+RBAC = Rbac(cast(Client, None), Clients())
 """What these tests ask for needs no Kubernetes API."""
 
 
@@ -36,7 +39,7 @@ async def http(ready: Readiness) -> AsyncIterator[httpx.AsyncClient]:
     async def length(request: Request) -> int:
         return len(await request.body())
 
-    app = create(webhook_router=router, ready=ready, client=CLIENT)
+    app = create(webhook_router=router, ready=ready, rbac=RBAC, leading=lambda: None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://server") as client:
         yield client
 
@@ -50,7 +53,14 @@ async def test_health_and_readiness(http: httpx.AsyncClient, ready: Readiness) -
     assert (await http.get("/healthz")).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/"])
+async def test_who_is_not_ready_parts_with_every_connection(http: httpx.AsyncClient, ready: Readiness) -> None:
+    assert "connection" not in (await http.post("/length", content=b"x")).headers
+    ready.reason = "stopping"
+    answer = await http.post("/length", content=b"x")
+    assert (answer.text, answer.headers["connection"]) == ("1", "close")
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/rest", "/"])
 async def test_there_are_no_other_pages(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code == 404
 
@@ -68,7 +78,7 @@ async def test_a_body_at_the_limit_is_read(http: httpx.AsyncClient) -> None:
 async def test_a_larger_one_is_413_whether_or_not_it_tells_its_length(http: httpx.AsyncClient) -> None:
     for content in (b"x" * (BODY_LIMIT + 1), chunks(BODY_LIMIT + 1)):
         answer = await http.post("/length", content=content)
-        assert (answer.status_code, answer.text) == (413, f"the body is larger than {BODY_LIMIT} bytes\n")
+        assert (answer.status_code, answer.text) == (413, f"the body is too large (limits.body_bytes: {BODY_LIMIT})\n")
 
 
 async def test_a_larger_one_is_not_read_to_its_end(ready: Readiness) -> None:
@@ -86,7 +96,7 @@ async def test_a_larger_one_is_not_read_to_its_end(ready: Readiness) -> None:
             sent += 65536
             yield b"x" * 65536
 
-    app = create(webhook_router=router, ready=ready, client=CLIENT)
+    app = create(webhook_router=router, ready=ready, rbac=RBAC, leading=lambda: None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://server") as client:
         answer = await client.post("/length", content=endless())
     assert answer.status_code == 413

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.bench import provisioning, reaction, simulation, steady
+from tests.bench import admission, broker, faults, provisioning, reaction, simulation, steady
 from tests.bench.bench import Bench
 from tests.support import tools
 from tests.support.cluster import Cluster, stage_process
@@ -18,6 +18,12 @@ FIGURES: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "warm": reaction.warm,
     "reaction": reaction.reaction,
     "steady": steady.measure,
+    "agents": broker.agents,
+    "dispatch": broker.dispatch,
+    "admission": admission.measure,
+    "failover": faults.failover,
+    "faults": faults.faults,
+    "large faults": faults.large_faults,
     "simulation": simulation.measure,
 }
 
@@ -26,8 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="which; all of them if none is named")
     options = parser.parse_args()
-    if tools.missing(tools.CONTROL_PLANE):
-        tools.provide(tools.CONTROL_PLANE)
+    tools.provide((*tools.CONTROL_PLANE, *tools.LOAD))
     with stage_process("plane") as description:
         cluster = Cluster(kubeconfig=Path(description["kubeconfig"]), directory=Path(description["directory"]))
         return asyncio.run(_run(cluster, options.figures or list(FIGURES)))

@@ -21,6 +21,8 @@ from app.model.meta import ObjectMeta
 from tests.support.cluster import Cluster
 
 LABEL = "bench"
+QUIET = 3.0
+"""Seconds without a change after which pools are at rest."""
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -34,12 +36,19 @@ class Seen(msgspec.Struct, frozen=True):
     status: Phase = Phase()
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What is read of a pool."""
+
+    metadata: ObjectMeta = ObjectMeta()
+
+
 class Bench:
     """``say`` tells progress on standard error; lines of figures go to standard output."""
 
-    def __init__(self, cluster: Cluster, client: Client) -> None:
+    def __init__(self, cluster: Cluster, client: Client, *, quiet: float = QUIET) -> None:
         self.cluster = cluster
         self.client = client
+        self._quiet = quiet
         self.failed: list[str] = []
 
     @property
@@ -67,6 +76,9 @@ class Bench:
         await asyncio.to_thread(
             self.cluster.kubectl, "wait", "agentpools", "--all", f"-n={namespace}", "--for=delete", "--timeout=180s"
         )
+        await asyncio.to_thread(
+            self.cluster.kubectl, "delete", "pods", "--all", f"-n={namespace}", "--wait=false", "--grace-period=0"
+        )
         async with self.watching(namespace) as watch:
             await watch.reaches(0, timeout=120)
         await asyncio.to_thread(self.cluster.kubectl, "delete", "namespace", namespace, "--wait=false")
@@ -74,6 +86,23 @@ class Bench:
     async def count(self, namespace: str) -> int:
         body = await self.client.get(paths.pods(namespace), params={"labelSelector": LABEL})
         return len(msgspec.json.decode(body)["items"])
+
+    async def at_rest(self, namespace: str) -> None:
+        """Wait until the server has written what it has to say of the pools, and nothing more for a while."""
+        changed = asyncio.Event()
+        informer = Informer(
+            self.client, path=paths.agentpools(namespace), type=Known, on_change=lambda old, new: changed.set()
+        )
+        following = asyncio.create_task(informer.run())
+        try:
+            await informer.synced.wait()
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    changed.clear()
+                    await asyncio.wait_for(changed.wait(), timeout=self._quiet)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str | None) -> AsyncIterator[Watch]:

@@ -7,10 +7,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from tests.support.process import die_with_parent, free_port
+from tests.support.process import bound, free_port
 from tests.support.running import CHECKOUT
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -23,6 +23,9 @@ class Process:
     def __init__(self, pid: int) -> None:
         self.pid = pid
 
+    def command(self) -> list[str]:
+        return Path(f"/proc/{self.pid}/cmdline").read_text().rstrip("\0").split("\0")
+
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
@@ -32,47 +35,62 @@ class Process:
 
 
 class Server(Process):
-    """``python -m app serve`` by the current kubectl context, all namespaces; ``broker`` is what gRPC dials."""
+    """``python -m app serve`` by the current kubectl context; gRPC dials ``broker``, webhooks are at ``https``."""
 
-    def __init__(self, pid: int, *, broker: str, log: Path) -> None:
-        super().__init__(pid)
+    def __init__(self, process: asyncio.subprocess.Process, *, broker: str, https: str, log: Path) -> None:
+        super().__init__(process.pid)
+        self._process = process
         self.broker = broker
+        self.https = https
         self.log = log
 
     async def logged(self, words: str) -> None:
-        """Wait until its log has the words."""
-        while words not in self.log.read_text():  # noqa: ASYNC110  a file has no event
-            await asyncio.sleep(0.02)
+        """Wait until its log has the words; RuntimeError with the log's end if the process ends before."""
+        while words not in (text := self.log.read_text()):
+            if self._process.returncode is not None:
+                raise RuntimeError(f"the server has ended with {self._process.returncode}: {text[-2000:]}")
+            await asyncio.sleep(0.02)  # a file has no event
 
 
 @contextlib.asynccontextmanager
 async def serving(
-    kubeconfig: Path, directory: Path, *, namespace: str = "", settings: str = ""
+    kubeconfig: Path,
+    directory: Path,
+    *,
+    namespace: str = "",
+    settings: str = "",
+    port: int = 0,
+    clients: str = "none",
+    server: str = "",
+    environment: Mapping[str, str] | None = None,
+    module: str = "app",
+    output: Path | None = None,
 ) -> AsyncIterator[Server]:
     """A server of our own for as long as the context lasts, ended by SIGTERM; of all namespaces unless one is given.
 
-    ``settings`` are added to its file.
+    ``settings`` are added to its file; ``port`` is what gRPC dials, ``clients`` how clients are authenticated,
+    ``server`` more keys of that section; ``environment`` is added to ours.
+    ``module`` is run in place of app; it prints to ``output``, if that is not its log.
     """
-    https, grpc = free_port(), free_port()
+    https, grpc = free_port(), port or free_port()
     config, log = directory / f"velda-{https}.yaml", directory / f"velda-{https}.log"
     config.write_text(
         f"provisioners:\n  - kubernetes: {{{f'namespace: {namespace}' if namespace else 'all_namespaces: true'}}}\n"
-        f"server: {{host: 127.0.0.1, port: {https}}}\n"
+        f"server: {{host: 127.0.0.1, port: {https}, client_port: {free_port()}, {server}}}\n"
         f"broker: {{host: 127.0.0.1, port: {grpc}}}\n"
-        "agents: {authentication: none}\n" + settings
+        "agents: {authentication: none}\n"
+        f"clients: {{authentication: {clients}}}\n" + settings
     )
-    with log.open("wb") as output:
+    with (output or log).open("wb") as printed:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "app", "serve", "--config", str(config)),
+            *bound(sys.executable, "-m", module, "serve", "--config", config),
             cwd=CHECKOUT,
-            env={**os.environ, "KUBECONFIG": str(kubeconfig)},
-            stdout=output,
-            stderr=output,
-            preexec_fn=die_with_parent,
+            env={**os.environ, **(environment or {}), "KUBECONFIG": str(kubeconfig)},
+            stdout=printed,
+            stderr=printed,
         )
     try:
-        yield Server(process.pid, broker=f"127.0.0.1:{grpc}", log=log)
+        yield Server(process, broker=f"127.0.0.1:{grpc}", https=f"https://127.0.0.1:{https}", log=log)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)

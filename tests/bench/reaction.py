@@ -60,6 +60,7 @@ async def reaction(bench: Bench, *, samples: int = 200, resting: int = RESTING) 
         grpc.aio.insecure_channel(server.broker) as channel,
     ):
         await server.logged("leading")
+        await bench.at_rest(others)
         broker = velda_pb2_grpc.BrokerServiceStub(channel)
         await bench.client.create(paths.agentpools(namespace), pool("busy", minIdle=1))
         await watch.created.get()

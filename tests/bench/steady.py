@@ -14,12 +14,16 @@ from tests.bench.bench import Bench, Watch, pool
 from tests.bench.process import Server, serving
 
 PODS_A_POOL = 10
-REST_SECONDS = 30.0
-SETTLE_SECONDS = 5.0
 
 
 async def measure(
-    bench: Bench, *, small: int = 100, large: int = 1000, events: int = 3000, rest: float = REST_SECONDS
+    bench: Bench,
+    *,
+    small: int = 100,
+    large: int = 1000,
+    events: int = 3000,
+    rest: float = 30.0,
+    settle: float = 5.0,
 ) -> None:
     """Lines ``steady`` and ``restart``; ``small`` and ``large`` are numbers of pools with ten pods each.
 
@@ -29,9 +33,11 @@ async def measure(
     async with bench.watching(namespace) as watch:
         async with serving(bench.cluster.kubeconfig, bench.directory) as server:
             await server.logged("leading")
-            await _grow(bench, watch, namespace, 0, small)
+            await _grow(bench, watch, namespace, range(small))
+            await asyncio.sleep(settle)
             at_small = await _event_cost(bench, server, watch, events)
-            await _grow(bench, watch, namespace, small, large)
+            await _grow(bench, watch, namespace, range(small, large))
+            await asyncio.sleep(settle)
             at_large = await _event_cost(bench, server, watch, events)
             before = server.cpu_seconds()
             await asyncio.sleep(rest)
@@ -53,27 +59,26 @@ async def measure(
             limit_growth=1.2,
         )
         await _restart(bench, namespace, watch)
-    await bench.remove(namespace)
 
 
 async def _restart(bench: Bench, namespace: str, watch: Watch) -> None:
-    """A pool appears while nobody leads: from the start of a process until its pod is there."""
+    """A pool appears while nobody leads: from the start of a process until its pod is there; then all goes."""
     await bench.client.create(paths.agentpools(namespace), pool("late", minReplicas=1))
     wanted = watch.count + 1
     began = time.perf_counter()
     async with serving(bench.cluster.kubeconfig, bench.directory):
         await watch.reaches(wanted, timeout=60)
-        seconds = time.perf_counter() - began
-    bench.line("restart", ok=seconds <= 10, unit="s", ours=seconds, limit=10, pods=watch.count)
+        seconds, pods = time.perf_counter() - began, watch.count
+        await bench.remove(namespace)
+    bench.line("restart", ok=seconds <= 10, unit="s", ours=seconds, limit=10, pods=pods)
 
 
-async def _grow(bench: Bench, watch: Watch, namespace: str, known: int, wanted: int) -> None:
-    bench.say(f"growing to {wanted} pools of {PODS_A_POOL} pods")
-    for number in range(known, wanted):
+async def _grow(bench: Bench, watch: Watch, namespace: str, numbers: range) -> None:
+    bench.say(f"growing to {numbers.stop} pools of {PODS_A_POOL} pods")
+    for number in numbers:
         await bench.client.create(paths.agentpools(namespace), pool(f"pool-{number}", minReplicas=PODS_A_POOL))
-    await watch.reaches(wanted * PODS_A_POOL, timeout=600)
-    await watch.reaches(wanted * PODS_A_POOL, timeout=600, running=True)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await watch.reaches(numbers.stop * PODS_A_POOL, timeout=600)
+    await watch.reaches(numbers.stop * PODS_A_POOL, timeout=600, running=True)
 
 
 async def _event_cost(bench: Bench, server: Server, watch: Watch, events: int) -> float:

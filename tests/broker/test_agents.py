@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from app.broker.agents import Strength
 from app.broker.refusal import Reason, RefusedError
 from app.broker.registry import SILENCE_TIMEOUT
 from app.core.agents import AgentView, PoolAgents
 from app.model.meta import NamespacedName
 from app.proto import velda_pb2
 from tests.broker.world import CPU, Status, World, execution
+
+GPU = NamespacedName("default", "gpu")
 
 
 @pytest.fixture
@@ -188,6 +191,42 @@ def test_an_agent_cannot_claim_what_waits_for_others_or_runs_elsewhere(world: Wo
     assert thief.asked() == ["waiting"]
     assert not call.outcomes
     assert owner.view.sessions == 1
+
+
+def test_an_agent_cannot_claim_a_session_of_another_pool() -> None:
+    """Neither one that lives there, nor a made-up one, which would be the one that a service's clients are sent to."""
+    world = World(CPU, GPU)
+    world.join("owner", execution("s"))
+    world.request("waiting")
+    thief = world.join("thief", execution("s"), execution("waiting"), execution("new"), pool=GPU)
+    assert thief.kills() == ["s", "waiting", "new"]
+    assert thief.view.sessions == 0
+    assert world.statuses() == {"s": "RUNNING", "waiting": "QUEUEING"}
+    honest = world.join("honest", execution("t", pool="gpu"), execution("u", pool="default/gpu"), slots=2, pool=GPU)
+    assert honest.kills() == []
+    assert honest.view.sessions == 2
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_weaker_second_stream_changes_nothing(world: World, lost: bool) -> None:
+    first = world.join("a", execution("s"), slots=2, strength=Strength.ADDRESS)
+    if lost:
+        world.registry.lost(first)
+    before = first.view, world.statuses(), list(first.received)
+    with pytest.raises(RefusedError, match="agent a of pool default/cpu is authenticated by HOST_ADDRESS") as refused:
+        world.join("a", execution("t"), strength=Strength.HOST_ADDRESS)
+    assert refused.value.reason is Reason.WEAKER_PROOF
+    assert (first.view, world.statuses(), first.received) == before
+    assert len(first.closed) == lost
+
+
+def test_a_stronger_second_stream_replaces_the_first_and_the_pod_that_follows_begins_afresh(world: World) -> None:
+    first = world.join("a", execution("s"), strength=Strength.HOST_ADDRESS)
+    second = world.join("a", execution("s"), strength=Strength.TOKEN)
+    assert [reason_of(why) for why in first.closed] == [Reason.AGENT_REPLACED]
+    assert second.view.sessions == 1
+    world.registry.forget(CPU, "a")
+    assert world.join("a", strength=Strength.ADDRESS).view.connected
 
 
 def test_an_agent_can_answer_for_and_end_its_own_sessions_only(world: World) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from app.broker import identity
+from app.broker.agents import Strength
 from app.broker.identity import Admitted, Gatekeeper, peer_address
 from app.broker.refusal import Reason, RefusedError
 from app.model.meta import NamespacedName
@@ -44,7 +45,32 @@ async def refusal(pools: Pools, **arguments: str) -> RefusedError:
 @pytest.mark.parametrize("pool", ["cpu", "default/cpu"])
 async def test_a_pod_from_its_own_address_is_admitted(pools: Pools, pool: str) -> None:
     pools.add_pod(CPU, "a", ip="10.0.0.1")
-    assert await admit(pools, pool=pool, ip_address="6.6.6.6") == Admitted(CPU, "a", "10.0.0.1")
+    assert await admit(pools, pool=pool, ip_address="6.6.6.6") == Admitted(CPU, "a", "10.0.0.1", Strength.ADDRESS)
+
+
+@pytest.mark.parametrize("peer", ["ipv4:10.0.0.1:5000", "ipv6:%5Bfd00::2%5D:5000"])
+async def test_a_pod_may_dial_from_each_of_its_addresses(pools: Pools, peer: str) -> None:
+    pools.add_pod(CPU, "a", ip="10.0.0.1", more_ips=("fd00::2",))
+    assert await admit(pools, peer=peer) == Admitted(CPU, "a", "10.0.0.1", Strength.ADDRESS)
+    why = await refusal(pools, peer="ipv6:%5Bfd00::3%5D:5000")
+    assert "default/a has the address 10.0.0.1 or fd00::2, the connection comes from fd00::3" in why.message
+
+
+async def test_the_hosts_address_is_a_weaker_proof(pools: Pools) -> None:
+    pools.add_pod(CPU, "a", ip="10.0.0.1", host_network=True)
+    assert (await admit(pools)).strength is Strength.HOST_ADDRESS
+
+
+async def test_a_connection_without_an_address_is_refused(pools: Pools) -> None:
+    pools.add_pod(CPU, "a", ip="10.0.0.1", more_ips=("",))
+    assert "the connection comes from unix:" in (await refusal(pools, peer="unix:")).message
+
+
+@pytest.mark.parametrize("name", [{"agent_id": ""}, {"agent_id": "a" * 254}, {"pool": "p" * 508}])
+async def test_what_cannot_be_a_name_is_refused(pools: Pools, name: dict[str, str]) -> None:
+    why = await refusal(pools, **name)
+    assert why.reason is Reason.BAD_REQUEST
+    assert len(why.message) < 200
 
 
 async def test_a_pod_from_another_address_is_refused(pools: Pools) -> None:
@@ -56,7 +82,7 @@ async def test_a_pod_from_another_address_is_refused(pools: Pools) -> None:
 
 async def test_a_terminating_pod_is_refused(pools: Pools) -> None:
     pools.add_pod(CPU, "a", ip="10.0.0.1", terminating=True)
-    assert "default/a is being deleted" in (await refusal(pools)).message
+    assert "default/a is being deleted or has ended" in (await refusal(pools)).message
 
 
 async def test_a_name_that_is_no_pod_is_refused_after_a_while(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +103,7 @@ async def test_an_agent_that_is_quicker_than_the_watch_waits_for_its_pod_and_for
         pools.add_pod(CPU, "a", ip=ip)
         keeper.pod_changed(CPU, "other")
         keeper.pod_changed(CPU, "a")
-    assert await admission == Admitted(CPU, "a", "10.0.0.1")
+    assert await admission == Admitted(CPU, "a", "10.0.0.1", Strength.ADDRESS)
     assert keeper._waiting == {}
 
 

@@ -440,3 +440,19 @@ def test_a_server_that_stops_fails_what_waits_and_ends_streams_cleanly(world: Wo
         world.request("v")
     with pytest.raises(RefusedError, match="stopping"):
         world.join("c")
+
+
+def test_a_server_that_leads_no_more_starts_nothing_though_nobody_has_stopped_it_yet(world: World) -> None:
+    busy = world.join("a")
+    running = world.request("s")
+    busy.starts("s")
+    waiting = world.request("t")
+    world.leads = False
+    busy.ends("s")
+    assert busy.asked() == ["s"], "the agent is free, and another leader's"
+    for ask in (lambda: world.request("u"), lambda: world.join("b")):
+        with pytest.raises(RefusedError, match="stopping"):
+            ask()
+    world.registry.stop()
+    assert waiting.refusal.reason is Reason.STOPPING
+    assert running.status.status == Status.STATUS_RUNNING

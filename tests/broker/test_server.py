@@ -8,9 +8,11 @@ import grpc
 import msgspec
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from structlog.testing import capture_logs
 
 from app import __version__
-from app.broker import services
+from app.broker import clients
+from app.broker.access import Open
 from app.broker.server import BrokerServer
 from app.core.agents import AgentPod
 from app.model.meta import NamespacedName
@@ -57,6 +59,21 @@ async def test_the_server_says_its_version_and_hears_heartbeats() -> None:
         await worker.say()
         await plane.seen(CPU, connected=1)
         await worker.vanish()
+
+
+async def test_a_fault_of_ours_is_for_the_log_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(*_: object) -> None:
+        raise RuntimeError("of its insides")
+
+    before = refusals("internal")
+    async with serving(Pools(CPU)) as plane:
+        monkeypatch.setattr(clients.Clients, "list_sessions", breaks)
+        with capture_logs() as lines, pytest.raises(grpc.aio.AioRpcError) as error:
+            await plane.broker.ListSessions(velda_pb2.ListSessionsRequest(instance_id=1))
+    assert (error.value.code(), error.value.details()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert refusals("internal") == before + 1
+    (line,) = lines
+    assert (line["event"], line["call"], str(line["exc_info"])) == ("a call failed", "ListSessions", "of its insides")
 
 
 async def test_an_agent_of_an_unknown_pool_gets_an_error() -> None:
@@ -201,13 +218,13 @@ async def test_a_port_that_is_taken_is_an_error() -> None:
     pools = Pools(CPU)
     async with serving(pools) as plane:
         settings = BASE.model_copy(update={"broker": Broker(host="127.0.0.1", port=plane.port)})
-        second = BrokerServer(plane.registry, pools, settings=settings)
+        second = BrokerServer(plane.registry, pools, access=Open(), settings=settings)
         with pytest.raises(RuntimeError):
             await second.start()
 
 
 async def test_pools_show_their_allocation_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "WATCH_INTERVAL", 0.001)
+    monkeypatch.setattr(clients, "WATCH_INTERVAL", 0.001)
     pools = Pools(CPU)
     async with serving(pools) as plane:
         (pool,) = (await plane.pools.ListPools(velda_pb2.ListPoolsRequest())).pools

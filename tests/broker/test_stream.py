@@ -9,12 +9,15 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from app.broker import stream
+from app.broker.bounds import Bounds
 from app.broker.identity import Gatekeeper
 from app.broker.refusal import Reason, RefusedError
 from app.broker.stream import AgentStream, Context
 from app.proto import velda_pb2
+from app.settings import Limits
 from tests.broker.world import CPU, World, execution
+
+LIMITS = Limits()
 
 
 class Silence:
@@ -38,9 +41,11 @@ class Silence:
         pass
 
 
-def run(world: World, context: Silence) -> asyncio.Task[None]:
+def run(world: World, context: Silence, limits: Limits = LIMITS) -> asyncio.Task[None]:
     gatekeeper = Gatekeeper(world.pools, authentication="none")
-    return asyncio.create_task(AgentStream(world.registry, gatekeeper, cast(Context, context)).run())
+    return asyncio.create_task(
+        AgentStream(world.registry, gatekeeper, cast(Context, context), bounds=Bounds(limits)).run()
+    )
 
 
 def joining() -> velda_pb2.AgentUpdateRequest:
@@ -66,12 +71,11 @@ async def test_a_break_is_told_from_a_half_close_even_when_the_loop_is_slow() ->
     assert world.statuses() == {"s": "STALE"}
 
 
-async def test_a_stream_that_says_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "FIRST_MESSAGE_TIMEOUT", 0.01)
+async def test_a_stream_that_says_nothing_is_ended() -> None:
     world = World()
-    with pytest.raises(RefusedError, match="no message") as refused:
-        await run(world, Silence(then=asyncio.Event()))
-    assert refused.value.reason is Reason.BAD_REQUEST
+    with pytest.raises(RefusedError, match=r"has not said whose it is.*\(limits.request_seconds: 0\)") as refused:
+        await run(world, Silence(then=asyncio.Event()), LIMITS.model_copy(update={"request_seconds": 0}))
+    assert refused.value.reason is Reason.LIMIT
 
 
 async def test_a_stream_that_ends_before_it_begins_is_nobody() -> None:

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Literal
+from dataclasses import dataclass
 
 import grpc
 
+from app.broker.access import Access, Open
+from app.broker.handshakes import handshakes
+from app.broker.proofs import Review, review_none
 from app.broker.registry import Registry
 from app.broker.server import BrokerServer
+from app.core.agents import PoolDirectory
 from app.model.meta import NamespacedName
 from app.proto import velda_pb2, velda_pb2_grpc
-from app.settings import Agents, Broker, Settings
-from tests.broker.world import Pools
+from app.settings import AgentAuthentication, Agents, Broker, Limits, Settings
+from certs.authority import KeyPair
+from certs.grpc_server import server_credentials
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a broker serves, the CAs that it takes agents' certificates of, and those that TLS lets in."""
+
+    pair: KeyPair
+    bundle: bytes
+    trusted: bytes | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        trusted = (lambda: self.trusted or b"") if self.trusted else None
+        return server_credentials(lambda: self.pair, trusted=trusted, begins=handshakes.begins)
+
 
 BASE = Settings.model_validate({"provisioners": [{"kubernetes": {"namespace": "default"}}]})
 
@@ -53,17 +72,39 @@ class Plane:
 
 @asynccontextmanager
 async def serving(
-    pools: Pools, *, authentication: Literal["pod", "none"] = "none", port: int = 0
+    pools: PoolDirectory,
+    *,
+    authentication: AgentAuthentication = "none",
+    port: int = 0,
+    review: Review = review_none,
+    access: Access | None = None,
+    tls: Tls | None = None,
+    changed: Callable[[NamespacedName], None] = lambda pool: None,
+    limits: Limits = BASE.limits,
 ) -> AsyncIterator[Plane]:
     changes = asyncio.Event()
-    registry = Registry(pools, clock=asyncio.get_running_loop().time, on_change=lambda _: changes.set())
+
+    def on_change(pool: NamespacedName) -> None:
+        changes.set()
+        changed(pool)
+
+    registry = Registry(pools, clock=asyncio.get_running_loop().time, on_change=on_change)
     settings = BASE.model_copy(
         update={
             "broker": Broker.model_construct(host="127.0.0.1", port=port),
-            "agents": Agents(authentication=authentication),
+            "limits": limits,
+            "agents": Agents(authentication=authentication, image="velda", certificate_url="https://velda"),
         }
     )
-    server = BrokerServer(registry, pools, settings=settings)
+    server = BrokerServer(
+        registry,
+        pools,
+        access=access or Open(),
+        settings=settings,
+        review=review,
+        tls=tls.credentials() if tls else None,
+        bundle=lambda: tls.bundle if tls else b"",
+    )
     plane = Plane(registry, server, await server.start(), changes)
     try:
         yield plane
@@ -75,11 +116,19 @@ async def serving(
 class WireAgent:
     """One agent's stream, on a connection of its own."""
 
-    def __init__(self, port: int, name: str) -> None:
+    def __init__(
+        self, target: int | str, name: str, *, token: str = "", credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
+        """``target`` is a port of this machine, or what gRPC dials."""
         self.name = name
         options = [("grpc.use_local_subchannel_pool", 1)]
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
-        self.call = velda_pb2_grpc.BrokerServiceStub(self._channel).AgentUpdate()
+        dial = target if isinstance(target, str) else f"127.0.0.1:{target}"
+        if credentials:
+            self._channel = grpc.aio.secure_channel(dial, credentials, options=options)
+        else:
+            self._channel = grpc.aio.insecure_channel(dial, options=options)
+        metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.call = velda_pb2_grpc.BrokerServiceStub(self._channel).AgentUpdate(metadata=metadata)
 
     async def join(
         self, *, pool: str = "cpu", slots: int = 1, running: tuple[velda_pb2.CurrentExecution, ...] = ()

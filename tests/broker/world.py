@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from app.broker.agents import Strength
 from app.broker.refusal import RefusedError
 from app.broker.registry import Registry
 from app.core import trace
@@ -29,11 +30,15 @@ class Pools:
     def find_pools(self, name: str) -> list[PoolInfo]:
         return [info for info in self.pools() if name in (info.key.name, str(info.key))]
 
+    def pods_of(self, pool: NamespacedName) -> list[AgentPod]:
+        return [pod for (key, _), pod in self.pods.items() if key == pool]
+
     def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:
         return self.pods.get((pool, name))
 
-    def add_pod(self, pool: NamespacedName, name: str, *, ip: str = "127.0.0.1", terminating: bool = False) -> None:
-        self.pods[pool, name] = AgentPod(pool=pool, name=name, uid=f"uid of {name}", ip=ip, terminating=terminating)
+    def add_pod(self, pool: NamespacedName, name: str, *, ip: str = "127.0.0.1", **fields: Any) -> None:
+        fields = {"uid": f"uid of {name}", **fields}
+        self.pods[pool, name] = AgentPod(pool=pool, name=name, ip=ip, **fields)
 
 
 class Agent:
@@ -109,23 +114,34 @@ class World:
 
     def __init__(self, *keys: NamespacedName) -> None:
         self.now = 0.0
+        self.leads = True
         self.pools = Pools(*(keys or (CPU,)))
         self.changed: list[NamespacedName] = []
         self.records: list[trace.Record] = []
+        self.new_term()
+
+    def new_term(self) -> None:
+        """Another server leads, which knows what the cluster shows and nothing more."""
         self.registry = Registry(
             self.pools,
             clock=lambda: self.now,
             on_change=self.changed.append,
             wall=lambda: 1000.0 + self.now,
             record=lambda pool, record: self.records.append(record),
+            leading=lambda: self.leads,
         )
 
     def join(
-        self, name: str, *running: velda_pb2.CurrentExecution, slots: int = 1, pool: NamespacedName = CPU
+        self,
+        name: str,
+        *running: velda_pb2.CurrentExecution,
+        slots: int = 1,
+        pool: NamespacedName = CPU,
+        strength: Strength = Strength.NONE,
     ) -> Agent:
         agent = Agent(self, name, pool)
         first = velda_pb2.AgentUpdateRequest(slots=slots, current_executions=running)
-        self.registry.join(pool=pool, name=name, address=f"ip of {name}", first=first, link=agent)
+        self.registry.join(pool=pool, name=name, address=f"ip of {name}", first=first, link=agent, strength=strength)
         return agent
 
     def request(self, session_id: str = "", *, pool: str = "cpu", instance_id: int = 1, **fields: Any) -> Call:
@@ -153,9 +169,11 @@ class World:
         return self.registry.pool_agents(pool).pending_sessions
 
 
-def execution(session_id: str, *, started: bool = True, instance_id: int = 1) -> velda_pb2.CurrentExecution:
+def execution(
+    session_id: str, *, started: bool = True, instance_id: int = 1, pool: str = "cpu"
+) -> velda_pb2.CurrentExecution:
     """What an agent reports of a session when it joins."""
-    request = velda_pb2.SessionRequest(session_id=session_id, instance_id=instance_id, pool="cpu")
+    request = velda_pb2.SessionRequest(session_id=session_id, instance_id=instance_id, pool=pool)
     if not started:
         return velda_pb2.CurrentExecution(request=request)
     response = velda_pb2.SessionInitResponse(

@@ -12,7 +12,8 @@ import pytest
 import uvicorn
 
 from certs.authority import KeyPair
-from certs.rotation import Material, issue
+from certs.material import Material
+from certs.rotation import issue
 from certs.serving import Serving
 
 NAME = "velda-apiserver-webhook.velda.svc"

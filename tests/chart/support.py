@@ -37,7 +37,12 @@ VARIANTS: dict[str, Sequence[str]] = {
         "podAnnotations.note=hello",
         "podLabels.team=infra",
         "trace.enabled=true",
+        "argocd.healthChecks.enabled=true",
+        "networkPolicy.enabled=true",
+        "networkPolicy.clientNamespaces={ml}",
     ),
+    "agents with tokens, over TLS": ("agents.authentication=token", "broker.tls=true"),
+    "agents with certificates": ("agents.authentication=mtls",),
     "two namespaces": ("namespaces={default,kube-public}",),
     "a name of its own": ("fullnameOverride=scaler", "broker.aliasNamespaces={default,velda}"),
     "as little as possible": (

@@ -9,7 +9,10 @@ import pytest
 import yaml
 
 from app.agent.config import load as load_agent_config
-from app.settings import Settings, parse
+from app.core.proofs import CERTIFICATE_FILE, KEY_FILE, CertificateProof, TokenProof
+from app.kube.role import DROP_TIMEOUT
+from app.service import BROKER_GRACE, HTTP_GRACE
+from app.settings import LeaderElection, Limits, Settings, parse
 from crd import rbac
 from tests.chart.support import NAMESPACE, VARIANTS, Manifest, is_hook, pick, render, template
 from tests.support.running import CHECKOUT
@@ -35,10 +38,52 @@ def test_the_configuration_is_one_that_the_server_takes(values: tuple[str, ...])
 
 
 def test_the_configuration_follows_the_values() -> None:
-    settings = settings_of(render("namespaces={a,b}", "agents.authentication=none", "log.level=debug"))
+    values = ("namespaces={a,b}", "agents.authentication=none", "clients.authentication=none", "metrics=open")
+    settings = settings_of(render(*values, "log.level=debug"))
     assert settings.kubernetes.watched == ("a", "b")
-    assert settings.agents.authentication == "none"
+    assert settings.agents.authentication == settings.clients.authentication == "none"
+    assert settings.server.metrics == "open"
     assert settings.log.level == "debug"
+    assert settings.limits == Limits()
+    assert settings_of(render("limits.messageBytes=104857600")).limits == Limits(message_bytes=100 << 20)
+
+
+@pytest.mark.parametrize(("authentication", "directory"), [("token", "agent"), ("mtls", "certificate")])
+def test_pods_that_lack_a_proof_are_sent_to_the_webhook(authentication: str, directory: str) -> None:
+    hooks = pick(render(f"agents.authentication={authentication}"), "MutatingWebhookConfiguration", NAME)["webhooks"]
+    (condition,) = hooks[0]["matchConditions"]
+    assert f"velda[.]io/+{directory}/*$" in condition["expression"]
+    assert "velda[.]io" not in str(pick(render(), "MutatingWebhookConfiguration", NAME))
+
+
+def test_agents_prove_themselves_as_the_values_say(tmp_path: Path) -> None:
+    token = settings_of(render("agents.authentication=token", "agents.tokenAudience=a", "agents.tokenSeconds=700"))
+    assert token.agents.proof == TokenProof(audience="a", seconds=700)
+    assert not token.broker_tls
+    manifests = render("agents.authentication=mtls", "image.tag=edge", "agents.brokerAddress=broker.example.com:443")
+    mtls = settings_of(manifests)
+    url = f"https://{NAME}-webhook.{NAMESPACE}.svc/agents/v1/certificate"
+    proof = CertificateProof(token=TokenProof("velda-agents", 3600), image="veldaio/velda-apiserver:edge", url=url)
+    assert mtls.agents.proof == proof
+    assert f"{mtls.webhook.service}.{NAMESPACE}.svc" in url
+    (file := tmp_path / "velda.yaml").write_text(pick(manifests, "ConfigMap", f"{NAME}-agents")["data"]["velda.yaml"])
+    config = load_agent_config(file)
+    assert (config.client_certificate, config.client_key) == (CERTIFICATE_FILE, KEY_FILE)
+
+
+def test_the_broker_is_served_by_tls_under_every_name_that_it_has(tmp_path: Path) -> None:
+    manifests = render(
+        "broker.tls=true", "broker.aliasNamespaces={team}", "agents.brokerAddress=broker.example.com:443"
+    )
+    broker = settings_of(manifests).broker
+    assert broker.tls
+    names = {f"{NAME}.{NAMESPACE}.svc.cluster.local", "velda-apiserver.team.svc", "broker.example.com"}
+    assert names < {*broker.names}
+    (file := tmp_path / "velda.yaml").write_text(pick(manifests, "ConfigMap", f"{NAME}-agents")["data"]["velda.yaml"])
+    assert load_agent_config(file).speaks_tls
+    ports = pick(manifests, "Service", NAME, NAMESPACE)["spec"]["ports"]
+    assert [port["appProtocol"] for port in ports if port["name"] == "grpc"] == ["https"]
+    assert "--broker-security=tls" in pick(manifests, "Pod", f"{NAME}-selftest")["spec"]["containers"][0]["args"]
 
 
 def test_every_file_that_the_configuration_names_is_mounted(defaults: list[Manifest]) -> None:
@@ -86,6 +131,16 @@ def test_only_the_leader_is_behind_the_brokers_service(defaults: list[Manifest])
     assert selector.items() <= labels.items()
 
 
+def test_rest_follows_the_leader_on_the_port_that_takes_clients_certificates(defaults: list[Manifest]) -> None:
+    ports = {port["name"]: port for port in pick(defaults, "Service", NAME, NAMESPACE)["spec"]["ports"]}
+    (container,) = pick(defaults, "Deployment", NAME)["spec"]["template"]["spec"]["containers"]
+    numbers = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert (ports["https"]["port"], ports["https"]["appProtocol"]) == (443, "https")
+    settings = settings_of(defaults)
+    assert numbers[ports["https"]["targetPort"]] == settings.server.client_port
+    assert f"{NAME}.{NAMESPACE}.svc" in settings.broker.names, "the certificate is for REST too"
+
+
 def test_no_service_selects_the_pod_of_a_hook(defaults: list[Manifest]) -> None:
     selector = pick(defaults, "Service", f"{NAME}-webhook")["spec"]["selector"]
     jobs = [item["spec"]["template"] for item in defaults if item["kind"] == "Job"]
@@ -97,18 +152,63 @@ def test_a_change_of_the_configuration_rolls_the_deployment(defaults: list[Manif
     def checksum(manifests: list[Manifest]) -> Any:
         return pick(manifests, "Deployment", NAME)["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
 
-    assert checksum(defaults) == checksum(render("replicas=2"))
-    assert checksum(defaults) != checksum(render("log.level=debug"))
+    assert checksum(defaults) == checksum(render("replicas=3"))
+    assert checksum(defaults) != checksum(render("log.format=console"))
+    assert checksum(defaults) == checksum(render("log.level=debug", "log.levels.app\\.kube=error"))
     assert checksum(defaults) != checksum(render("agents.config.daemon_config.max_sessions=4"))
 
 
-def test_two_replicas_are_spread_and_not_drained_together(defaults: list[Manifest]) -> None:
-    manifests = render("replicas=2")
-    budget = pick(manifests, "PodDisruptionBudget", NAME)["spec"]
-    pod = pick(manifests, "Deployment", NAME)["spec"]["template"]
-    assert budget["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-    assert pod["spec"]["topologySpreadConstraints"][0]["topologyKey"] == "kubernetes.io/hostname"
-    assert not [item for item in defaults if item["kind"] == "PodDisruptionBudget"]
+def test_two_replicas_are_apart_where_possible_and_not_drained_together(defaults: list[Manifest]) -> None:
+    budget = pick(defaults, "PodDisruptionBudget", NAME)["spec"]
+    deployment = pick(defaults, "Deployment", NAME)["spec"]
+    pod = deployment["template"]
+    assert deployment["replicas"] == 2
+    assert (budget["maxUnavailable"], budget["selector"]) == (1, deployment["selector"])
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow", "replicas that do not work are in no drain's way"
+    (apart,) = pod["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    (spread,) = pod["spec"]["topologySpreadConstraints"]
+    assert apart["podAffinityTerm"] == {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": deployment["selector"],
+    }
+    assert (spread["topologyKey"], spread["labelSelector"]) == (
+        "topology.kubernetes.io/zone",
+        deployment["selector"],
+    )
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
+def test_one_replica_may_be_drained_and_needs_no_room_beside_others() -> None:
+    alone = render("replicas=1")
+    assert not [item for item in alone if item["kind"] == "PodDisruptionBudget"]
+    assert {"affinity", "topologySpreadConstraints"}.isdisjoint(
+        pick(alone, "Deployment", NAME)["spec"]["template"]["spec"]
+    )
+
+
+def test_a_place_of_ones_own_choice_replaces_ours() -> None:
+    spec = pick(render(*VARIANTS["everything"]), "Deployment", NAME)["spec"]["template"]["spec"]
+    assert set(spec["affinity"]) == {"nodeAffinity"}
+    assert spec["priorityClassName"] == "system-cluster-critical"
+
+
+@pytest.mark.parametrize(("drain", "grace"), [(5, 30), (60, 80)])
+def test_a_replica_has_the_time_that_its_stop_takes(drain: int, grace: int) -> None:
+    """Agents and the Lease beside the drain, and then the reviews that are under way."""
+    manifests = render(f"drainSeconds={drain}")
+    pod = pick(manifests, "Deployment", NAME)["spec"]["template"]["spec"]
+    assert settings_of(manifests).server.drain_seconds == drain
+    assert pod["terminationGracePeriodSeconds"] == grace
+    assert grace > max(drain, BROKER_GRACE + DROP_TIMEOUT + LeaderElection().retry_period) + HTTP_GRACE
+    assert "lifecycle" not in pod["containers"][0], "the process drains by itself"
+
+
+def test_a_new_replica_is_ready_before_an_old_one_stops(defaults: list[Manifest]) -> None:
+    deployment = pick(defaults, "Deployment", NAME)["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    probes = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert probes == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
 
 
 def test_pods_run_without_any_privilege(defaults: list[Manifest]) -> None:
@@ -168,7 +268,7 @@ def test_webhooks_look_only_where_pools_are_served() -> None:
 
 def test_some_namespaces_need_no_right_in_others() -> None:
     manifests = render("namespaces={a,b}")
-    everywhere = [item for item in manifests if item["kind"] == "ClusterRole"]
+    everywhere = [pick(manifests, "ClusterRole", NAME)]
     granted = {resource for item in everywhere for rule in item["rules"] for resource in rule["resources"]}
     assert granted == {
         "tokenreviews",
@@ -181,18 +281,64 @@ def test_some_namespaces_need_no_right_in_others() -> None:
         assert pick(manifests, "Role", f"{NAME}-uninstall", namespace)["rules"]
 
 
+def test_clients_prove_themselves_unless_told_otherwise(defaults: list[Manifest]) -> None:
+    settings = settings_of(defaults)
+    assert (settings.clients.authentication, settings.server.metrics) == ("kubernetes", "authenticated")
+
+
+def test_users_roles_join_the_clusters_own_only_where_they_give_no_more(defaults: list[Manifest]) -> None:
+    def aggregated(manifests: list[Manifest], name: str) -> set[str]:
+        labels = pick(manifests, "ClusterRole", name)["metadata"]["labels"]
+        return {label.rpartition("/")[2] for label in labels if "aggregate" in label}
+
+    assert aggregated(defaults, "velda-viewer") == {"aggregate-to-view"}
+    assert aggregated(defaults, "velda-session-user") == set()
+    changed = render("clients.aggregateToView=false", "clients.aggregateToEdit=true")
+    assert aggregated(changed, "velda-viewer") == set()
+    assert aggregated(changed, "velda-session-user") == {"aggregate-to-edit"}
+
+
+def test_the_client_ca_is_read_only_where_that_is_wanted(defaults: list[Manifest]) -> None:
+    binding = pick(defaults, "RoleBinding", f"{NAME}-client-ca", "kube-system")
+    assert binding["roleRef"]["name"] == "extension-apiserver-authentication-reader"
+    without = render("clients.certificates=false")
+    assert "kube-system" not in {item["metadata"].get("namespace") for item in without}
+
+
 def test_the_server_can_neither_create_secrets_nor_read_others_secrets(defaults: list[Manifest]) -> None:
     roles = [item for item in defaults if item["kind"] in ("Role", "ClusterRole") and not is_hook(item)]
     rules = [rule for role in roles for rule in role["rules"]]
     assert [rule for rule in rules if "secrets" in rule["resources"]] == [
-        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [f"{NAME}-tls"], "verbs": ["get", "update"]}
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": [f"{NAME}-tls"],
+            "verbs": ["get", "list", "watch", "update"],
+        }
     ]
     assert not [rule for rule in rules if "*" in rule["resources"] + rule["verbs"] + rule["apiGroups"]]
 
 
 def test_what_the_process_fills_is_rendered_empty(defaults: list[Manifest]) -> None:
     assert "data" not in pick(defaults, "Secret", f"{NAME}-tls")
-    assert "spec" not in pick(defaults, "Lease", NAME)
+    assert not [item for item in defaults if item["kind"] == "Lease"], "Argo CD would leave it out"
+    assert "data" not in pick(defaults, "ConfigMap", f"{NAME}-ca")
+
+
+def test_every_user_may_read_the_ca_and_nothing_else(defaults: list[Manifest]) -> None:
+    granted = [
+        item["roleRef"]["name"]
+        for item in defaults
+        if item["kind"].endswith("Binding") and item["subjects"][0]["kind"] != "ServiceAccount"
+    ]
+    assert granted == [f"{NAME}-ca"]
+    assert settings_of(defaults).webhook.ca_config_map == f"{NAME}-ca"
+    assert pick(defaults, "Role", f"{NAME}-ca", NAMESPACE)["rules"] == [
+        {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [f"{NAME}-ca"], "verbs": ["get"]}
+    ]
+    assert pick(defaults, "RoleBinding", f"{NAME}-ca", NAMESPACE)["subjects"] == [
+        {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated"}
+    ]
 
 
 def test_the_crd_is_the_generated_one(defaults: list[Manifest]) -> None:

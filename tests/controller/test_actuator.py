@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from app.controller import actuator as module
 from app.controller.actuator import IN_FLIGHT, Actuator
@@ -206,3 +207,24 @@ async def test_on_a_real_api_server_only_that_very_pod_is_deleted(cluster: Clust
 
 async def _read(client: Client, pod: NamespacedName) -> ObjectMeta:
     return msgspec.json.decode(await client.get(paths.pod(pod)), type=Pod).metadata
+
+
+async def test_lines_about_a_call_are_of_the_reconcile_that_wanted_it(bench: Bench) -> None:
+    """Also where a worker that another reconcile has started makes it, and when it is repeated."""
+    told: list[Any] = []
+
+    async def create(path: str, body: Any, **_: Any) -> bytes:
+        told.append(structlog.contextvars.get_contextvars().get("reconcile_id"))
+        if told == ["one", "two"]:
+            raise LOST
+        return b"{}"
+
+    bench.client.create = create  # type: ignore[method-assign]
+    bench.actuator._calls.limit = 1
+    answers = []
+    for number in ("one", "two"):
+        with structlog.contextvars.bound_contextvars(reconcile_id=number):
+            answers.append(bench.start(number))
+    assert await asyncio.wait_for(asyncio.gather(*answers), TIMEOUT) == [None, None]
+    assert told == ["one", "two", "two"]
+    assert structlog.contextvars.get_contextvars() == {}

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import pytest
 
 from app.controller.cache import PoolCache
 from app.model.agentpool import AgentPool
 from app.model.meta import POOL_LABEL, NamespacedName, ObjectMeta, OwnerReference
-from app.model.pod import Pod, PodStatus
+from app.model.pod import Pod, PodIP, PodSpec, PodStatus
 
 KEY = NamespacedName("n", "p")
 
@@ -76,6 +77,27 @@ def test_a_terminating_pod_is_told_as_such() -> None:
     cache.pool_changed(None, pool())
     meta = msgspec.structs.replace(pod("a").metadata, deletion_timestamp=datetime.now(UTC))
     cache.pod_changed(None, msgspec.structs.replace(pod("a"), metadata=meta))
+    found = cache.find_pod(KEY, "a")
+    assert found is not None
+    assert found.terminating
+
+
+def test_where_an_agent_may_dial_from_and_whether_others_share_it() -> None:
+    cache = PoolCache()
+    cache.pool_changed(None, pool())
+    status = PodStatus(pod_ip="10.0.0.1", pod_ips=(PodIP("10.0.0.1"), PodIP("fd00::1")))
+    cache.pod_changed(None, msgspec.structs.replace(pod("a"), status=status, spec=PodSpec(host_network=True)))
+    found = cache.find_pod(KEY, "a")
+    assert found is not None
+    assert (found.ip, found.more_ips, found.host_network) == ("10.0.0.1", ("fd00::1",), True)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_is_no_live_one(phase: str) -> None:
+    """Its address may be another's."""
+    cache = PoolCache()
+    cache.pool_changed(None, pool())
+    cache.pod_changed(None, msgspec.structs.replace(pod("a"), status=PodStatus(phase=phase, pod_ip="10.0.0.1")))
     found = cache.find_pod(KEY, "a")
     assert found is not None
     assert found.terminating

@@ -33,8 +33,8 @@ class Bench:
         self.cache = PoolCache()
         self.path = paths.config_map(NamespacedName(namespace, "velda-config"))
 
-    def config_maps(self, content: str | None = CONTENT) -> ConfigMaps:
-        return ConfigMaps(self.client, self.cache, name="velda-config", content=content)
+    def config_maps(self, content: str | None = CONTENT, bundle: bytes = b"") -> ConfigMaps:
+        return ConfigMaps(self.client, self.cache, name="velda-config", content=content, bundle=lambda: bundle)
 
     def add_pool(self, name: str) -> AgentPool:
         pool = AgentPool(metadata=ObjectMeta(name=name, namespace=self.namespace, uid=name), spec={})
@@ -63,6 +63,12 @@ class Bench:
 async def bench(cluster: Cluster) -> AsyncIterator[Bench]:
     async with cluster.client() as client:
         yield Bench(client, cluster.namespace())
+
+
+async def test_the_ca_is_kept_beside_it_as_long_as_agents_need_one(bench: Bench) -> None:
+    for bundle in (b"", b"old", b"old and new", b""):
+        await bench.config_maps(bundle=bundle).ensure(bench.namespace)
+        assert await bench.data() == {"velda.yaml": CONTENT, **({"ca.crt": bundle.decode()} if bundle else {})}
 
 
 async def test_it_is_made_where_it_is_missing(bench: Bench) -> None:

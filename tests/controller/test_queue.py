@@ -11,6 +11,7 @@ import pytest
 
 from app.controller import queue as queues
 from app.controller.queue import KeyQueue
+from app.obs import metrics
 
 
 @asynccontextmanager
@@ -47,6 +48,38 @@ async def test_a_key_added_while_its_handler_runs_is_handled_once_more_and_not_a
         await done.wait()
         await asyncio.sleep(0)
     assert calls == 2
+
+
+async def test_how_many_wait_and_for_how_long_is_measured() -> None:
+    def waiting() -> float | None:
+        return metrics.REGISTRY.get_sample_value("velda_reconcile_queue_depth")
+
+    def waited(which: str) -> float:
+        return metrics.REGISTRY.get_sample_value(f"velda_reconcile_queue_seconds_{which}") or 0.0
+
+    gate, calls, done = asyncio.Event(), 0, asyncio.Event()
+
+    async def handler(_: str) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            done.set()
+        await gate.wait()
+
+    count, seconds = waited("count"), waited("sum")
+    async with running(handler) as queue:
+        queue.add("a")
+        assert waiting() == 1
+        await asyncio.sleep(0)
+        assert (waiting(), waited("count") - count) == (0, 1)
+        queue.add("a")
+        queue.add("a")
+        assert waiting() == 1
+        queue.rest("a", asyncio.get_running_loop().time() + 0.05)
+        gate.set()
+        await done.wait()
+        assert (waiting(), waited("count") - count) == (0, 2)
+    assert waited("sum") - seconds >= 0.05
 
 
 async def test_a_key_does_not_wait_for_another() -> None:
@@ -112,6 +145,7 @@ async def test_a_key_that_rests_is_handled_once_for_all_that_came_meanwhile() ->
             queue.add(key)  # as if something had happened while it ran
 
     async with running(handler) as queue:
+        assert queue.waiting == 0
         queue.add("a")
         first = await handled.get()
         for _ in range(100):
@@ -119,6 +153,7 @@ async def test_a_key_that_rests_is_handled_once_for_all_that_came_meanwhile() ->
             queue.add_at("a", loop.time())
             await asyncio.sleep(0)
         assert handled.empty()
+        assert queue.waiting == 1
         assert await handled.get() >= first + rest
         assert handled.empty()
 

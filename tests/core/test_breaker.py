@@ -120,7 +120,10 @@ def test_pods_that_cannot_be_placed_are_held_and_not_churned(reason: str) -> Non
     assert list(world.pods) == pods
     assert world.events.count("AgentHeld") == 2
     assert world.condition("Stalled") == "True"
+    assert world.plan
+    assert reason in world.plan.ailing
     world.join(*pods)
+    assert world.plan.ailing == ""
     assert world.condition("Stalled") == "False"
     assert world.condition("Ready") == "True"
 

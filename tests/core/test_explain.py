@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +18,9 @@ def told(world: World) -> str:
     return explain(AgentPool(metadata=world.pool.metadata, spec=SPEC, status=world.status))
 
 
-def test_a_pool_that_nobody_has_looked_at() -> None:
-    pool = AgentPool(metadata=ObjectMeta(name="p", namespace="n"))
+@pytest.mark.parametrize("status", [None, {"observedGeneration": -1}])
+def test_a_pool_that_nobody_has_looked_at(status: dict[str, int] | None) -> None:
+    pool = AgentPool(metadata=ObjectMeta(name="p", namespace="n"), status=status)
     assert explain(pool) == "n/p: velda-apiserver has not looked at this pool yet; does it watch namespace n?"
 
 

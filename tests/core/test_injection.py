@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.injection import inject
+from app.core.proofs import CertificateProof, Proof, TokenProof, directory_of
 
 VOLUME = {"name": "velda-config", "configMap": {"name": "velda-config"}}
 MOUNT = {"name": "velda-config", "mountPath": "/run/velda", "readOnly": True}
@@ -108,6 +109,80 @@ def test_the_pods_own_annotation_names_the_config_map() -> None:
     assert injected(value)["spec"]["volumes"] == [{"name": "velda-config", "configMap": {"name": "mine"}}]
 
 
+TOKEN = TokenProof(audience="velda-agents", seconds=3600)
+TOKEN_VOLUME = {
+    "name": "velda-token",
+    "projected": {
+        "sources": [{"serviceAccountToken": {"audience": "velda-agents", "expirationSeconds": 3600, "path": "token"}}]
+    },
+}
+TOKEN_MOUNT = {"name": "velda-token", "mountPath": "/var/run/secrets/velda.io/agent", "readOnly": True}
+CERTIFICATE = CertificateProof(token=TOKEN, image="velda:1", url="https://velda/agents/v1/certificate")
+CERTIFICATE_MOUNT = {"name": "velda-certificate", "mountPath": "/var/run/secrets/velda.io/certificate"}
+
+
+def proved(value: dict[str, Any], proof: Proof) -> dict[str, Any]:
+    return inject(value, pool="cpu", config_map="velda-config", proof=proof)
+
+
+def test_a_token_is_mounted_in_the_agents_container_alone() -> None:
+    sidecar = {"name": "sidecar"}
+    result = proved(pod(None, sidecar, automountServiceAccountToken=False), TOKEN)["spec"]
+    assert result["volumes"] == [VOLUME, TOKEN_VOLUME]
+    assert result["containers"][0]["volumeMounts"] == [MOUNT, TOKEN_MOUNT]
+    assert result["containers"][1] == sidecar
+    assert result["automountServiceAccountToken"] is False
+    assert "initContainers" not in result
+
+
+@pytest.mark.parametrize("proof", [TOKEN, CERTIFICATE])
+def test_a_proof_that_the_pod_brings_itself_stays(proof: Proof) -> None:
+    mount = {"name": "mine", "mountPath": f"/{directory_of(proof)}/"}
+    result = proved(pod({"volumeMounts": [mount]}, volumes=[{"name": "mine", "emptyDir": {}}]), proof)["spec"]
+    assert result["containers"][0]["volumeMounts"] == [mount, MOUNT]
+    assert "initContainers" not in result
+
+
+def test_a_certificate_is_got_before_all_else_by_the_agents_user_within_its_resources() -> None:
+    agent = {
+        "securityContext": {"runAsUser": 7, "privileged": True},
+        "resources": {"requests": {"cpu": "1", "nvidia.com/gpu": 1}, "limits": {"memory": "1Gi"}},
+    }
+    taken = {"name": "velda-token", "emptyDir": {}}
+    result = proved(pod(agent, initContainers=[{"name": "first"}], volumes=[taken]), CERTIFICATE)["spec"]
+    init, first = result["initContainers"]
+    assert first == {"name": "first"}
+    assert (init["name"], init["image"]) == ("velda-certificate", "velda:1")
+    assert init["args"] == [
+        "agent-certificate",
+        "--url=https://velda/agents/v1/certificate",
+        "--ca=/run/velda/ca.crt",
+        "--token=/var/run/secrets/velda.io/agent/token",
+        "--directory=/var/run/secrets/velda.io/certificate",
+    ]
+    assert init["securityContext"] == {
+        "runAsUser": 7,
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert init["resources"] == {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}
+    assert init["volumeMounts"] == [MOUNT, {**TOKEN_MOUNT, "name": "velda-token-2"}, CERTIFICATE_MOUNT]
+    token, certificate = {**TOKEN_MOUNT, "name": "velda-token-2"}, {**CERTIFICATE_MOUNT, "readOnly": True}
+    assert result["containers"][0]["volumeMounts"] == [MOUNT, token, certificate]
+    assert result["volumes"] == [
+        taken,
+        VOLUME,
+        {**TOKEN_VOLUME, "name": "velda-token-2"},
+        {"name": "velda-certificate", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+    ]
+
+
+def test_an_agent_without_resources_gets_an_init_container_without() -> None:
+    (init,) = proved(pod(), CERTIFICATE)["spec"]["initContainers"]
+    assert "resources" not in init
+
+
 NAMES = st.sampled_from(["velda-config", "velda-config-2", "velda-config-3", "data", "agent"])
 SOURCES = st.sampled_from([{"emptyDir": {}}, {"configMap": {"name": "velda-config"}}, {"configMap": {"name": "x"}}])
 VOLUMES = st.lists(
@@ -130,12 +205,12 @@ def pods(draw: st.DrawFn) -> dict[str, Any]:
     return {"metadata": {"labels": draw(st.dictionaries(st.text(), st.text()))}, "spec": spec}
 
 
-@given(value=pods())
-def test_idempotent_and_keeps_everything(value: dict[str, Any]) -> None:
+@given(value=pods(), proof=st.sampled_from([None, TOKEN, CERTIFICATE]))
+def test_idempotent_and_keeps_everything(value: dict[str, Any], proof: Proof | None) -> None:
     before = copy.deepcopy(value)
-    once = injected(value)
+    once = inject(value, pool="cpu", config_map="velda-config", proof=proof)
     assert value == before
-    assert injected(once) == once
+    assert inject(once, pool="cpu", config_map="velda-config", proof=proof) == once
     volumes = once["spec"].get("volumes") or []
     assert len({volume["name"] for volume in volumes}) == len(volumes)
     assert _stripped(once) == _stripped(value)
@@ -146,5 +221,5 @@ def _stripped(value: dict[str, Any]) -> dict[str, Any]:
     """The pod without what injection may extend."""
     extended = ("args", "volumeMounts")
     containers = [{k: v for k, v in c.items() if k not in extended} for c in value["spec"]["containers"]]
-    spec = {key: part for key, part in value["spec"].items() if key != "volumes"}
+    spec = {key: part for key, part in value["spec"].items() if key not in ("volumes", "initContainers")}
     return {**value, "spec": {**spec, "containers": containers}}

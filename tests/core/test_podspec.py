@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.core.podspec import encode_pods, pod_name, render, template_hash
+from app.core.podspec import encode_pod, pod_name, render, template_hash
 from app.core.validation import validate
 from app.model.agentpool import AgentPool, PoolSpec
 from app.model.meta import DELETION_COST, SAFE_TO_EVICT, ObjectMeta
@@ -118,11 +118,9 @@ def test_pods_that_differ_in_their_names_alone_are_encoded_as_each_by_itself() -
     value = template()
     value["spec"]["containers"][0]["env"] = [{"name": "", "value": '"name":""'}]
     pool, spec = of(value)
-    encoded = encode_pods(pool, spec, names=["cpu-1", "cpu-2"], config_map="velda-config")
-    assert encoded == {
-        name: msgspec.json.encode(render(pool, spec, name=name, config_map="velda-config")) for name in encoded
-    }
-    assert list(encoded) == ["cpu-1", "cpu-2"]
+    body = encode_pod(pool, spec, config_map="velda-config")
+    for name in ("cpu-1", "cpu-2"):
+        assert body.named(name) == msgspec.json.encode(render(pool, spec, name=name, config_map="velda-config"))
 
 
 def test_the_hash_follows_content_not_order() -> None:

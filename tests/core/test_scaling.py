@@ -33,6 +33,32 @@ def test_creations_wait_15_s_for_unknown_agents_then_count_them_as_running() -> 
     assert len(world.created) == 4
 
 
+def test_creations_wait_no_longer_than_until_all_agents_of_before_are_back() -> None:
+    world = World(max_replicas=10, min_idle=2, max_idle=2)
+    world.settle()
+    world.join()
+    first, second = world.pods
+    world.restart()
+    world.request("s")
+    world.advance(3)
+    world.return_from_restart(first)
+    assert len(world.created) == 2
+    world.return_from_restart(second)
+    assert len(world.created) == 3
+
+
+def test_nor_for_one_whose_pod_has_ended() -> None:
+    world = World(max_replicas=10, min_idle=2, max_idle=2)
+    world.settle()
+    world.join()
+    first, second = world.pods
+    world.restart()
+    world.return_from_restart(first)
+    world.finish(second)
+    world.advance(5)  # the back-off of what had no success yet
+    assert len(world.created) == 3
+
+
 def test_no_idle_agent_is_removed_while_another_is_unknown() -> None:
     world = World(min_replicas=4, min_idle=0, max_idle=4)
     world.settle()

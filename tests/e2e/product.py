@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -34,22 +35,39 @@ class Product:
             f"--namespace={NAMESPACE}",
             "--create-namespace",
             "--wait",
-            "--timeout=90s",
+            "--timeout=240s",
             *args,
         )
+        self._answers()
+
+    def _answers(self) -> None:
+        """A node learns of a Service's endpoints a moment after helm has seen the pods Ready."""
+        deadline = time.monotonic() + 20
+        dry_run = ("apply", "--dry-run=server", "--filename", str(EXAMPLES / "shell.yaml"))
+        while self.kubectl(*dry_run, check=False).returncode:
+            assert time.monotonic() < deadline, self.kubectl(*dry_run)
+            time.sleep(0.2)
 
     def uninstall(self) -> None:
-        self.kubectl("delete", "agentpools", "--all", "--all-namespaces", "--timeout=90s")
-        self.stage.helm("uninstall", "velda", f"--namespace={NAMESPACE}", "--wait", "--timeout=90s")
+        self.kubectl("delete", "agentpools", "--all", "--all-namespaces", "--timeout=240s")
+        self.stage.helm("uninstall", "velda", f"--namespace={NAMESPACE}", "--wait", "--timeout=240s")
 
     def restart(self) -> None:
         self.kubectl("rollout", "restart", "deployment/velda-apiserver", f"--namespace={NAMESPACE}")
-        self.kubectl("rollout", "status", "deployment/velda-apiserver", f"--namespace={NAMESPACE}", "--timeout=90s")
+        self.kubectl("rollout", "status", "deployment/velda-apiserver", f"--namespace={NAMESPACE}", "--timeout=240s")
 
     @property
     def broker(self) -> str:
         """What gRPC dials."""
         return self.stage.address("velda-apiserver", 50051, namespace=NAMESPACE)
+
+    def user(self, name: str, *, namespace: str = "") -> str:
+        """A bearer token of a new service account that may use sessions in a namespace, or in all of them."""
+        where, binding = namespace or NAMESPACE, "rolebinding" if namespace else "clusterrolebinding"
+        role = ("--clusterrole=velda-session-user", f"--serviceaccount={where}:{name}")
+        self.kubectl("create", "serviceaccount", name, f"--namespace={where}")
+        self.kubectl("create", binding, name, *role, f"--namespace={where}")
+        return self.kubectl("create", "token", name, f"--namespace={where}").stdout.strip()
 
     def apply(self, *manifests: Mapping[str, Any], namespace: str) -> None:
         self.kubectl("apply", f"--namespace={namespace}", "--filename=-", input=yaml.safe_dump_all(manifests))
@@ -117,11 +135,12 @@ def pool(name: str, *, template: Mapping[str, Any] | None = None, **autoscaler: 
 
 
 class Sessions:
-    """A client of the broker."""
+    """A client of the broker, with a bearer token where the broker wants one."""
 
     RUNNING = velda_pb2.ExecutionStatus.STATUS_RUNNING
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, token: str = "") -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._channel = grpc.aio.insecure_channel(target)
         self.broker = velda_pb2_grpc.BrokerServiceStub(self._channel)
         self._requests: set[asyncio.Task[velda_pb2.ExecutionStatus]] = set()
@@ -138,7 +157,9 @@ class Sessions:
     async def run(self, pool: str, *, timeout: float = 30, **fields: Any) -> velda_pb2.ExecutionStatus:
         """Request a session and wait until it runs."""
         request = velda_pb2.SessionRequest(pool=pool, instance_id=1, **fields)
-        status: velda_pb2.ExecutionStatus = await self.broker.RequestSession(request, timeout=timeout)
+        status: velda_pb2.ExecutionStatus = await self.broker.RequestSession(
+            request, timeout=timeout, metadata=self._metadata
+        )
         return status
 
     def request(self, pool: str, **fields: Any) -> asyncio.Task[velda_pb2.ExecutionStatus]:
@@ -147,10 +168,20 @@ class Sessions:
         self._requests.add(task)
         return task
 
+    async def trouble(self, pool: str, *, timeout: float = 30) -> str:
+        """The first reason that the pool's watch gives for getting no agent."""
+        request = velda_pb2.WatchPoolStatusRequest(pool=pool)
+        pools = velda_pb2_grpc.PoolManagerServiceStub(self._channel)
+        async for told in pools.WatchPoolStatus(request, timeout=timeout, metadata=self._metadata):
+            if error := told.autoscaler_status.last_allocation_error:
+                return str(error)
+        raise AssertionError("the watch ended")
+
     async def list(self) -> Sequence[velda_pb2.Session]:
-        answer = await self.broker.ListSessions(velda_pb2.ListSessionsRequest(instance_id=1), timeout=10)
+        request = velda_pb2.ListSessionsRequest(instance_id=1)
+        answer = await self.broker.ListSessions(request, timeout=10, metadata=self._metadata)
         return list(answer.sessions)
 
     async def end(self, session: velda_pb2.ExecutionStatus) -> None:
         request = velda_pb2.KillSessionRequest(instance_id=1, session_id=session.session_id)
-        await self.broker.KillSession(request, timeout=10)
+        await self.broker.KillSession(request, timeout=10, metadata=self._metadata)

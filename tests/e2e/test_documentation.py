@@ -23,7 +23,7 @@ def documented(velda: Product) -> Iterator[Product]:
     for name, agents in POOLS.items():
         velda.wait(name, namespace="default", idleReplicas=agents, timeout=60)
     yield velda
-    velda.kubectl("delete", "agentpool", "--all", "--namespace=default", "--timeout=90s")
+    velda.kubectl("delete", "agentpool", "--all", "--namespace=default", "--timeout=240s")
     assert velda.stage.get("pods", "--namespace=default")["items"] == []
 
 
@@ -123,6 +123,6 @@ def test_pods_of_a_pool_without_volumes_carry_the_configuration(documented: Prod
 
 
 def test_delete_a_pool(documented: Product) -> None:
-    documented.kubectl("delete", "agentpool", "cpu-pool", "-n", "default", "--timeout=60s")
+    documented.kubectl("delete", "agentpool", "cpu-pool", "-n", "default", "--timeout=240s")
     assert documented.pods("cpu-pool", namespace="default") == []
     documented.kubectl("apply", "-f", str(EXAMPLES / "cpu-pool.yaml"))

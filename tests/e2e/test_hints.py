@@ -20,7 +20,7 @@ def namespace(velda: Product) -> str:
 def wait(velda: Product, pod: str, key: str, value: str, *, namespace: str) -> None:
     """Until the pod's annotation has that value."""
     path = "{.metadata.annotations." + key.replace(".", r"\.") + "}"
-    velda.kubectl("wait", f"pod/{pod}", f"--namespace={namespace}", f"--for=jsonpath={path}={value}", "--timeout=30s")
+    velda.kubectl("wait", f"pod/{pod}", f"--namespace={namespace}", f"--for=jsonpath={path}={value}", "--timeout=240s")
 
 
 async def test_an_agent_is_kept_while_it_has_a_session(velda: Product, namespace: str, sessions: Sessions) -> None:

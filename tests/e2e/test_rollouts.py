@@ -78,8 +78,8 @@ def test_pods_whose_image_cannot_be_pulled_are_told_with_the_pods_own_words(veld
     name = pod["metadata"]["name"]
     velda.kubectl("patch", "pod", name, f"-n={namespace}", "--subresource=status", "-p", json.dumps(patch))
     velda.kubectl(
-        "wait", "agentpool/p", f"-n={namespace}", "--for=jsonpath={.status.lastError.cause}=image", "--timeout=60s"
+        "wait", "agentpool/p", f"-n={namespace}", "--for=jsonpath={.status.lastError.cause}=image", "--timeout=240s"
     )
-    velda.kubectl("wait", f"pod/{name}", f"-n={namespace}", "--for=delete", "--timeout=30s")
+    velda.kubectl("wait", f"pod/{name}", f"-n={namespace}", "--for=delete", "--timeout=240s")
     assert "ImagePullBackOff" in velda.status("p", namespace=namespace)["lastError"]["message"]
     assert "AgentLost" in velda.events("p", namespace=namespace)

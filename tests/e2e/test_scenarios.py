@@ -52,6 +52,15 @@ async def test_5_idle_above_the_maximum_goes_at_once(velda: Product, namespace: 
     await asyncio.to_thread(velda.wait, "p", namespace=namespace, replicas=2, idleReplicas=2)
 
 
+async def test_who_waits_is_told_that_no_node_has_room(velda: Product, namespace: str, sessions: Sessions) -> None:
+    manifest = pool("p", minIdle=0)
+    manifest["spec"]["template"]["spec"]["nodeSelector"] = {"nowhere": "yes"}
+    velda.apply(manifest, namespace=namespace)
+    waiting = sessions.request(f"{namespace}/p")
+    assert "Unschedulable" in await sessions.trouble(f"{namespace}/p")
+    waiting.cancel()
+
+
 async def test_6_at_the_maximum_sessions_queue_by_priority_then_arrival(
     velda: Product, namespace: str, sessions: Sessions
 ) -> None:
@@ -117,7 +126,7 @@ async def test_15_a_deleted_pool_ends_its_sessions_and_leaves_nothing(
 ) -> None:
     velda.apply(pool("p"), namespace=namespace)
     await asyncio.gather(*(sessions.run(f"{namespace}/p") for _ in range(2)))
-    await asyncio.to_thread(velda.kubectl, "delete", "agentpool", "p", f"-n={namespace}", "--timeout=60s")
+    await asyncio.to_thread(velda.kubectl, "delete", "agentpool", "p", f"-n={namespace}", "--timeout=240s")
     assert velda.pods("p", namespace=namespace) == []
     assert [each for each in await sessions.list() if each.pool in ("p", f"{namespace}/p")] == []
     left = velda.stage.get("configmaps,controllerrevisions.apps", f"--namespace={namespace}")["items"]

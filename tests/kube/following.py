@@ -83,8 +83,8 @@ class Script:
     """Answers lists and watches in turn, in the order of ``lists`` and ``refusals``; other watches stay open."""
 
     def __init__(self, server: FaultServer) -> None:
-        self.lists: list[web.StreamResponse | None] = []
-        """None drops the connection without an answer."""
+        self.lists: list[web.Response | None] = []
+        """None drops the connection without an answer; the last one is given again and again."""
         self.refusals: list[web.StreamResponse] = []
         self.hold = asyncio.Event()
         """Pages after the first wait for this."""
@@ -114,11 +114,11 @@ class Script:
         if "continue" in request.query and not self.hold.is_set():
             self.held.set()
             await self.hold.wait()
-        response = self.lists.pop(0)
+        response = self.lists.pop(0) if len(self.lists) > 1 else self.lists[0]
         if response is None:
             drop(request)
             return web.Response()
-        return response
+        return web.Response(status=response.status, headers=response.headers, body=response.body)
 
 
 class Follower:

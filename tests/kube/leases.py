@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from app.kube.client import APPLY_PATCH
 from tests.kube.faults import Handler, answer, failure
 
 
@@ -68,13 +69,12 @@ class Door:
         if self.state == "broken":
             return failure(500, "InternalError", "etcd is down")
         store, lease = self._store, self._store.lease
-        if request.method == "POST":
+        if request.content_type == APPLY_PATCH:
+            assert request.query["force"] == "false"
             if self.rival:
                 store.put(self.rival)
                 lease, self.rival = store.lease, None
-            return (
-                failure(409, "AlreadyExists") if lease else store.put(msgspec.json.decode(await request.read())["spec"])
-            )
+            return failure(409, "Conflict") if lease else store.put(msgspec.json.decode(await request.read())["spec"])
         if lease is None:
             return failure(404, "NotFound")
         if request.method == "GET":

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from app.kube.access import review_access, review_path, review_token
+from app.kube.client import Client
 from app.kube.errors import ApiError
 from tests.support.cluster import Cluster
 
@@ -57,6 +60,19 @@ async def test_whose_token_it_is(cluster: Cluster) -> None:
         assert user["username"] == f"system:serviceaccount:{namespace}:default"
         assert await review_token(client, token, audiences=("velda",)) is None
         assert await review_token(client, "no token") is None
+
+
+class _Unaware:
+    """An API server of before there were audiences: it says yes to any token of its own, and names none."""
+
+    async def create(self, path: str, body: object) -> bytes:
+        return b'{"status": {"authenticated": true, "user": {"username": "ada"}}}'
+
+
+async def test_a_yes_for_nobody_in_particular_is_none() -> None:
+    client = cast(Client, _Unaware())
+    assert await review_token(client, "t", audiences=("velda",)) is None
+    assert await review_token(client, "t") == {"username": "ada"}
 
 
 async def test_a_review_that_fails_is_an_error_not_an_answer(cluster: Cluster) -> None:

@@ -56,6 +56,34 @@ async def test_what_a_request_carries(faults: FaultServer, client: Client) -> No
     assert {seen.headers["Accept"] for seen in faults.seen} == {"application/json"}
 
 
+async def test_behind_a_fence_nothing_is_written(faults: FaultServer, client: Client) -> None:
+    may = True
+    fenced = client.fenced(lambda: may)
+    faults.handler = script(*(answer({}) for _ in range(3)))
+    await fenced.create(PATH, {})
+    may = False
+    for write in (fenced.create(PATH, {}), fenced.delete(PATH), fenced.merge_patch(PATH, {}), fenced.apply(PATH, {})):
+        with pytest.raises(ApiUnreachable, match="was not sent"):
+            await write
+    await fenced.get(PATH)
+    await client.delete(PATH)
+    assert [seen.method for seen in faults.seen] == ["POST", "GET", "DELETE"]
+
+
+async def test_what_waits_for_another_try_is_not_sent_once_the_fence_is_up(faults: FaultServer, client: Client) -> None:
+    may = True
+
+    async def handler(_: web.Request) -> web.StreamResponse:
+        nonlocal may
+        may = False
+        return failure(429, "TooManyRequests", headers={"Retry-After": "0"})
+
+    faults.handler = handler
+    with pytest.raises(ApiUnreachable, match="was not sent"):
+        await client.fenced(lambda: may).create(PATH, {})
+    assert len(faults.seen) == 1
+
+
 async def test_a_deletion_carries_its_preconditions(faults: FaultServer, client: Client) -> None:
     faults.handler = script(answer({}), answer({}))
     await client.delete(f"{PATH}/a")

@@ -26,6 +26,11 @@ def test_a_status_tells_reason_message_causes_and_time() -> None:
     assert str(error) == "Pod is invalid (422 Invalid)"
 
 
+def test_an_error_of_grpc_gateway_tells_its_code_and_message() -> None:
+    error = from_response(404, b'{"code": 5, "message": "there is no pool", "details": [{"a": 1}]}', None)
+    assert (error.status, error.message, error.causes) == (5, "there is no pool", ())
+
+
 BODIES = [
     b"",
     b"<html>Bad gateway</html>",

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from app.kube import gke
 from app.settings import Gke, SettingsError
 from certs.authority import issue_authority
-from tests.kube.faults import FaultServer, answer, failure
+from tests.kube.faults import FaultServer, answer
 
 CLUSTER = Gke(project="my-gcp-project", location="us-central1", cluster_name="velda-cluster")
+ANOTHER = {"token": {"access_token": "another", "expires_in": 1}}
+NOT_FOUND = {"code": 404, "message": "Not found: projects/…"}
 NAME = "/v1/projects/my-gcp-project/locations/us-central1/clusters/velda-cluster"
 
 
@@ -30,6 +32,7 @@ class Google(FaultServer):
         super().__init__(self._google)
         self.token: Any = {"access_token": "ya29.token", "expires_in": 3600, "token_type": "Bearer"}
         authority = base64.b64encode(issue_authority(now=datetime.now(UTC)).certificate).decode()
+        self.refusal: Any = {"code": 403, "message": "Required container.clusters.get"}
         self.cluster: Any = {"endpoint": "127.0.0.9", "masterAuth": {"clusterCaCertificate": authority}, "zone": "z"}
 
     async def _google(self, request: web.Request) -> web.StreamResponse:
@@ -37,7 +40,7 @@ class Google(FaultServer):
             return answer(self.token, status=200 if "access_token" in self.token else 400)
         if request.path == NAME and request.headers["Authorization"] == "Bearer ya29.token":
             return answer(self.cluster)
-        return failure(403, "PERMISSION_DENIED", "Permission denied")
+        return answer({"error": self.refusal}, status=self.refusal["code"])
 
 
 @pytest.fixture
@@ -68,8 +71,15 @@ async def test_the_cluster_is_found_and_the_token_renewed_before_it_ends(google:
     ("change", "said"),
     [
         ({"token": {"error": "invalid_grant"}}, "no application default credentials"),
-        ({"token": {"access_token": "another", "expires_in": 1}}, "HTTP 403.*Permission denied"),
-        ({"cluster": {"endpoint": "127.0.0.9"}}, "masterAuth"),
+        (
+            ANOTHER,
+            "HTTP 403: Required container.clusters.get .project my-gcp-project: .*roles/container.clusterViewer",
+        ),
+        ({**ANOTHER, "refusal": NOT_FOUND}, "HTTP 404: Not found: .*clusters list --project my-gcp-project"),
+        ({**ANOTHER, "refusal": {"code": 500}}, "HTTP 500: {"),
+        ({"cluster": {"endpoint": "127.0.0.9"}}, "the CA certificate is empty"),
+        ({"cluster": {"status": "PROVISIONING"}}, "no endpoint: its status is PROVISIONING"),
+        ({"cluster": b"<html>"}, "JSON is malformed"),
         ({"cluster": {"endpoint": "x", "masterAuth": {"clusterCaCertificate": "###"}}}, "CA certificate"),
     ],
 )
@@ -77,6 +87,7 @@ async def test_what_is_wrong_is_said_with_the_cluster_s_name(google: Google, cha
     vars(google).update(change)
     with pytest.raises(SettingsError, match=said) as raised:
         await gke.source(CLUSTER)()
+    assert str(raised.value).startswith("provisioners[0].kubernetes.gke: ")
     assert "velda-cluster" in str(raised.value)
 
 

@@ -15,6 +15,7 @@ from app.kube import client as client_module
 from app.kube import informer as module
 from app.kube import paths
 from app.kube.client import Client
+from app.kube.errors import ApiError
 from app.model.meta import POOL_LABEL
 from app.model.pod import Pod
 from tests.kube.faults import FaultServer, answer, failure, failure_body
@@ -72,6 +73,38 @@ async def test_lists_are_never_older_than_what_was_watched(watch: Watch, script:
     assert "resourceVersion" not in script.listed[0]
 
 
+async def test_a_refresh_shows_what_a_watch_that_lags_has_not(watch: Watch, follower: Follower, script: Script) -> None:
+    script.lists = [page(pod("b", version=4), pod("c", version=7), version=11)]
+    await follower.informer.refresh()
+    assert set(await follower.several(2)) == {"-a@3", "+c@7"}
+    watch.send(
+        event("ADDED", pod("c", version=7)), event("DELETED", pod("a", version=9)), event("ADDED", pod("d", version=12))
+    )
+    assert await follower.next() == "+d@12"
+
+
+async def test_a_refresh_that_is_older_than_the_watch_changes_nothing(
+    watch: Watch, follower: Follower, script: Script
+) -> None:
+    script.lists = [page(pod("a", version=3), token="next", version=11), page(pod("b", version=4), version=11)]
+    script.hold.clear()
+    refreshing = asyncio.create_task(follower.informer.refresh())
+    await asyncio.wait_for(script.held.wait(), TIMEOUT)
+    watch.send(event("ADDED", pod("c", version=12)), event("DELETED", pod("a", version=13)))
+    assert [await follower.next(), await follower.next()] == ["+c@12", "-a@3"]
+    script.hold.set()
+    await refreshing
+    assert follower.names == {"b", "c"}
+    assert follower.changes.empty()
+
+
+async def test_a_refresh_that_fails_changes_nothing(watch: Watch, follower: Follower, script: Script) -> None:
+    script.lists = [page(token="next"), failure(500, "InternalError")]
+    with pytest.raises(ApiError):
+        await follower.informer.refresh()
+    assert follower.names == {"a", "b"}
+
+
 async def test_selectors_are_sent(client: Client, script: Script) -> None:
     script.lists = [page()]
     follower = Follower(client, label_selector="velda.io/pool", field_selector="status.phase=Running")
@@ -115,6 +148,18 @@ async def test_another_object_of_the_same_name_is_a_deletion_and_a_creation(watc
     assert "a" in follower.names
 
 
+@pytest.mark.parametrize("listed", [(), (pod("b", version=4),)], ids=["empty", "partial"])
+async def test_a_list_that_lacks_what_is_known_is_not_believed_alone(
+    watch: Watch, follower: Follower, script: Script, listed: tuple[dict[str, Any], ...]
+) -> None:
+    whole = page(pod("a", version=3), pod("b", version=4), pod("c", version=12), version=21)
+    script.lists = [page(*listed, version=20), whole]
+    watch.send(event("ERROR", failure_body(*GONE)))
+    assert await follower.next() == "+c@12"  # and nothing was forgotten before
+    assert follower.names == {"a", "b", "c"}
+    assert (await script.watch()).query["resourceVersion"] == "21"
+
+
 @pytest.mark.parametrize("how", [GONE, FUTURE, (410, "Gone", "")])
 @pytest.mark.parametrize("in_stream", [True, False])
 async def test_a_version_that_cannot_be_watched_from_means_a_new_list(
@@ -129,7 +174,7 @@ async def test_a_version_that_cannot_be_watched_from_means_a_new_list(
         watch.end()
     assert set(await follower.several(3)) == {"~a@30", "+c@31", "-b@4"}
     assert (await script.watch()).query["resourceVersion"] == "40"
-    assert len(script.listed) == 2
+    assert len(script.listed) == 3  # b was missing, and looked for again
 
 
 async def test_after_a_restore_of_etcd_lower_versions_are_taken(

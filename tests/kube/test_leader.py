@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, suppress
 from unittest.mock import Mock
@@ -29,8 +30,17 @@ QUICK = LeaderElection(lease_duration=10, renew_deadline=1, retry_period=0.05)
 class Replica:
     """Runs an elector, and tells what it leads in ``told``, which replicas may share."""
 
-    def __init__(self, client: Client, name: str, told: list[str], settings: LeaderElection, namespace: str) -> None:
-        self.elector = LeaderElector(client, namespace=namespace, identity=name, settings=settings)
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        told: list[str],
+        settings: LeaderElection,
+        namespace: str,
+        *,
+        owner: str | None = None,
+    ) -> None:
+        self.elector = LeaderElector(client, namespace=namespace, identity=name, settings=settings, owner=owner)
         self.name = name
         self.told = told
         self.leads = asyncio.Event()
@@ -122,6 +132,20 @@ async def test_leading_ends_before_another_can_begin_when_the_api_is_out_of_reac
     door.state = state
     await second.leads.wait()
     assert bench.told == ["a begins", "a ends", "b begins"]
+
+
+async def test_a_leader_that_was_stopped_knows_by_the_clock_before_anything_else_runs(bench: Bench) -> None:
+    """All that was to run when the process was stopped runs before its timers when it wakes up."""
+    settings = LeaderElection(lease_duration=0.5, renew_deadline=0.4, retry_period=0.05)
+    first, _ = await bench.replica("a", settings)
+    await first.leads.wait()
+    assert first.elector.holds()
+    version = bench.store.version
+    time.sleep(0.5)  # noqa: ASYNC251  as a stopped process does nothing else either
+    assert first.elector.leading
+    assert not first.elector.holds()
+    await first.ended.wait()
+    assert bench.store.version == version, "nothing was renewed late"
 
 
 async def test_a_short_outage_is_survived(bench: Bench) -> None:
@@ -236,7 +260,27 @@ async def test_a_term_that_outlives_its_lease_is_told(bench: Bench, monkeypatch:
     await replica.ended.wait()
 
 
-async def test_two_electors_on_a_lease_that_the_chart_made(cluster: Cluster) -> None:
+@pytest.mark.parametrize("owner", ["mine", "gone", None])
+async def test_one_of_many_makes_the_lease_which_goes_with_the_release(cluster: Cluster, owner: str | None) -> None:
+    namespace, told = cluster.namespace(), list[str]()
+    key = NamespacedName(namespace, "velda-apiserver")
+    cluster.kubectl("create", "secret", "generic", "mine", f"--namespace={namespace}")
+    async with AsyncExitStack() as stack, asyncio.timeout(TIMEOUT):
+        clients = [await stack.enter_async_context(cluster.client()) for _ in range(4)]
+        replicas = [Replica(client, f"r{n}", told, QUICK, namespace, owner=owner) for n, client in enumerate(clients)]
+        for replica in replicas:
+            stack.push_async_callback(replica.stop)
+        waits = [asyncio.create_task(replica.leads.wait()) for replica in replicas]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        lease = msgspec.json.decode(await clients[0].get(paths.lease(key)), type=Lease)
+        assert told == [f"{lease.spec.holder_identity} begins"]
+        for wait in waits:
+            wait.cancel()
+    owners = [(one.kind, one.name) for one in lease.metadata.owner_references]
+    assert owners == ([("Secret", "mine")] if owner == "mine" else [])
+
+
+async def test_two_electors_on_a_lease_that_somebody_made(cluster: Cluster) -> None:
     namespace, told = cluster.namespace(), list[str]()
     key = NamespacedName(namespace, "velda-apiserver")
     async with AsyncExitStack() as stack, asyncio.timeout(TIMEOUT):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from google.protobuf.internal.encoder import TagBytes
 from google.protobuf.message import Message
 
 from app.proto import generate, velda_pb2
+from tests.broker.wire import agent, serving
+from tests.broker.world import CPU, Pools
 
 FIELDS: dict[type[Message], dict[str, int]] = {
     velda_pb2.AgentIdentity: {"agent_id": 1, "hostname": 2, "pool": 3, "ip_address": 4},
@@ -76,7 +79,7 @@ FIELDS: dict[type[Message], dict[str, int]] = {
         "tags": 9,
     },
     velda_pb2.SetTagRequest: {"instance_id": 1, "session_id": 2, "tags": 3},
-    velda_pb2.ListPoolsRequest: {"region": 32},
+    velda_pb2.ListPoolsRequest: {"region": 32, "namespace": 1000},
     velda_pb2.GetPoolRequest: {"pool": 1, "region": 32},
     velda_pb2.WatchPoolStatusRequest: {"pool": 1, "region_id": 2},
     velda_pb2.Pool: {"name": 1, "description": 2, "autoscaler_status": 3},
@@ -125,6 +128,16 @@ def test_what_the_server_does_not_know_survives() -> None:
     answer = velda_pb2.AgentUpdateResponse(session_request=request).SerializeToString()
     assert unknown in answer
     assert workload in answer
+
+
+async def test_what_nobody_here_knows_reaches_the_agent_from_the_client() -> None:
+    unknown = TagBytes(40, 2) + b"\x03abc"
+    known = velda_pb2.SessionRequest(session_id="s", instance_id=1, pool="cpu").SerializeToString()
+    request = velda_pb2.SessionRequest.FromString(known + unknown)
+    async with serving(Pools(CPU)) as plane, agent(plane) as wire:
+        asking = asyncio.ensure_future(plane.broker.RequestSession(request))
+        assert unknown in (await wire.start()).SerializeToString()
+        await asking
 
 
 def test_the_generated_modules_are_up_to_date(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import msgspec
 
+from app.obs.progress import SOON, waiting
 from tests.sim.run import Report, run
 from tests.sim.shrink import shrink
 
@@ -33,7 +34,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--shrink", action="store_true", help="print each failure's moves, cut down, as JSON")
     options = parser.parse_args()
-    report = simulate(steps=options.steps, seeds=options.seeds, processes=options.processes)
+    with waiting(f"simulating {options.steps} steps", after=SOON):
+        report = simulate(steps=options.steps, seeds=options.seeds, processes=options.processes)
     print(json.dumps({"figure": "simulation", **report.line()}))
     for failure in report.failures if options.shrink else ():
         print(msgspec.json.encode(shrink(failure)).decode())

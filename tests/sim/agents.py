@@ -52,7 +52,8 @@ class Connection:
         """The agent has had the server's first answer."""
         self.broken = False
         self._inbox: asyncio.Queue[Any] = asyncio.Queue()
-        stream = AgentStream(replica.registry, replica.broker._gatekeeper, self)  # type: ignore[arg-type]
+        broker = replica.broker
+        stream = AgentStream(replica.registry, broker._gatekeeper, self, bounds=broker.bounds)  # type: ignore[arg-type]
         self.link = stream
         self.task = world.loop.create_task(self._serve(stream))
         world.streams[self.task] = self  # as gRPC keeps them: a task that nobody knows may be collected as garbage

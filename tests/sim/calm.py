@@ -74,9 +74,10 @@ def _clear(world: World, keep_stalled: bool) -> None:
             world.edit_pool(pool, spec)
     for agent in world.agents.values():
         agent.deaf = False
+        for starting in agent.sessions.values():
+            starting.stubborn = False
     for session_agent, key in world.sessions():
         session = session_agent.sessions[key]
-        session.stubborn = False
         if session.asked_to_end:
             session_agent.end(key, session)
     world.kubelet.free()

@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from app.broker.registry import Registry
-from app.broker.sessions import Session, Status
+from app.broker.returning import REJOIN_TIME
+from app.broker.sessions import Session, SessionKey, Status
 from app.core.dispatch import session_rank
 from app.core.reconcile import CLOSING_GRACE
 from app.core.validation import validate
@@ -16,6 +17,7 @@ from app.model.meta import NamespacedName
 from tests.sim.api import GRACE, PODS, POOLS, Key, Object, controller, deleting, finished, key_of, label, uid
 
 if TYPE_CHECKING:
+    from tests.sim.agents import SimAgent
     from tests.sim.replica import Replica
     from tests.sim.world import World
 
@@ -221,6 +223,17 @@ class Checks:
         self._doubles()
         if self.world.steps % SCAN_EVERY == 0:
             self.scan()
+
+    def started(self, key: SessionKey, elsewhere: list[SimAgent]) -> None:
+        """A session comes up, which may run on others. Those that had it before this term have their time to join."""
+        leader, now = self.world.leader, self.world.loop.time()
+        if leader is None or now >= leader.leading_since + REJOIN_TIME:
+            return
+        for agent in elsewhere:
+            session = agent.sessions[key]
+            there = self.world.agents.get(agent.pod_uid) is agent and not agent.stopping
+            kept = there and not session.asked_to_end and session.up_since < leader.leading_since
+            self.check("no session starts again in a new term", not kept, f"{key} runs on {agent.name}")
 
     def _doubles(self) -> None:
         self.counts["no session runs twice"] += 1

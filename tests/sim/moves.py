@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from app.broker.refusal import Reason, RefusedError
 from app.kube.errors import ApiError
 from app.proto import velda_pb2
 from tests.sim.agents import NOTICED, SimAgent
@@ -183,14 +184,17 @@ def kill_session(world: World, a: int, b: int) -> None:
     found = leader.registry.list(instance_id=INSTANCE) if leader and leader.registry else []
     if leader and leader.registry and (session := _pick(found, a)):
         by_service = bool(b & 1 and session.service_name)
-        leader.registry.kill(
-            velda_pb2.KillSessionRequest(
-                instance_id=INSTANCE,
-                session_id="" if by_service else session.session_id,
-                service_name=session.service_name if by_service else "",
-                force=bool(b & 2),
-            )
+        request = velda_pb2.KillSessionRequest(
+            instance_id=INSTANCE,
+            session_id="" if by_service else session.session_id,
+            service_name=session.service_name if by_service else "",
+            force=bool(b & 2),
         )
+        try:
+            leader.registry.kill(request)
+        except RefusedError as refused:
+            if refused.reason is not Reason.RETURNING:
+                raise
 
 
 @move(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from app.broker.access import Open
 from app.broker.registry import Registry
 from app.broker.server import BrokerServer
 from app.controller.cache import PoolCache
@@ -61,7 +62,7 @@ class Replica:
 
     async def _lead(self) -> None:
         await self.watches.wait_synced()
-        await self._catch_up()
+        await self.watches.refresh()
         loop = self.world.loop
         registry = Registry(self.cache, clock=loop.time, on_change=self._agents_changed, wall=self.world.wall)
         self.controller = PoolController(
@@ -71,7 +72,7 @@ class Replica:
             events=cast(EventRecorder, self.events),
             config_maps=self.config_maps,
         )
-        self.broker = broker = BrokerServer(registry, self.cache, settings=SETTINGS)
+        self.broker = broker = BrokerServer(registry, self.cache, access=Open(), settings=SETTINGS)
         registry.on_deadline(broker._wake)
         self.leading_since = loop.time()
         self.registry = registry
@@ -86,13 +87,6 @@ class Replica:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.controller.run())
                 tasks.create_task(self.config_maps.run())
-
-    async def _catch_up(self) -> None:
-        """A term begins with caches that show all that the one before has done."""
-        api = self.world.api
-        last = {plural: changes[-1].version for plural, changes in api.changes.items() if changes}
-        while any(self.sim.told[plural] < version for plural, version in last.items()):  # noqa: ASYNC110  virtual
-            await asyncio.sleep(0.05)
 
     def _agents_changed(self, pool: NamespacedName) -> None:
         if self.controller:

@@ -29,6 +29,9 @@ INSTANCE = 1
 RETRY = 1.0
 """Seconds after which a client that was sent away by a leader that stops asks again."""
 
+ANSWERS_LOST = 5
+"""Of so many answered requests one is repeated to the next leader, as if its answer had been lost."""
+
 Outcome = velda_pb2.ExecutionStatus | RefusedError
 
 
@@ -196,9 +199,9 @@ class World:
                     agent.conn.lose(agent_after=self.rng.choice((0.01, 1.0, 40.0)), server_after=0.0)
                 else:
                     self.loop.later(5.0, agent.conn.task.cancel)
-        for call in self.calls.values():
-            if call.replica is old and call.outcome is None:
-                call.replica = None
+        for number, call in enumerate(self.calls.values()):
+            if call.replica is old and (call.outcome is None or number % ANSWERS_LOST == 0):
+                call.replica = call.outcome = None
                 self.loop.later(RETRY, self._ask, call)
 
     # Sessions.
@@ -267,6 +270,7 @@ class World:
     def runs(self, key: SessionKey, agent: SimAgent) -> None:
         agent.sessions[key].up_since = self.loop.time()
         where = self.running.setdefault(key, [])
+        self.checks.started(key, where)
         where.append(agent)
         if len(where) > 1:
             self.doubled[key] = where

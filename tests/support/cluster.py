@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -22,6 +23,8 @@ from tests.support.running import CHECKOUT
 from tests.support.stage import KEEP_LOGS
 from tests.support.tools import tool
 from tests.support.workers import FATE
+
+CRD = "agentpools.velda.io"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +65,25 @@ class Cluster:
         """The AgentPool CRD, by a plain ``kubectl apply``; returns once pools can be stored."""
         self.kubectl("apply", "-f", str(CHECKOUT / "crd" / "agentpools.velda.io.yaml"))
         for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
-            self.kubectl("wait", "crd/agentpools.velda.io", f"--for={condition}", "--timeout=30s")
+            self.kubectl("wait", f"crd/{CRD}", f"--for={condition}", "--timeout=240s")
+
+    def sweep(self) -> None:
+        """Remove what is cluster-wide of ours, whoever left it: webhooks, pools with their finalizers, the CRD."""
+        webhooks = "validatingwebhookconfigurations,mutatingwebhookconfigurations"
+        self.kubectl("delete", webhooks, "--all")
+        self.kubectl("delete", "crd", CRD, "--ignore-not-found", "--wait=false")
+        listed = self.kubectl("get", "agentpools", "--all-namespaces", "--output=json", check=False)
+        for pool in json.loads(listed.stdout)["items"] if listed.returncode == 0 else ():
+            name, where = pool["metadata"]["name"], f"--namespace={pool['metadata']['namespace']}"
+            patch = '{"metadata": {"finalizers": null}}'
+            self.kubectl("patch", "agentpool", name, where, "--type=merge", f"--patch={patch}", check=False)
+        self.kubectl("wait", f"crd/{CRD}", "--for=delete", "--timeout=240s")
 
     def namespace(self) -> str:
         """A fresh namespace, ready for pods (its default service account exists)."""
         name = f"test-{uuid.uuid4().hex[:10]}"
         self.kubectl("create", "namespace", name)
-        self.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=30s")
+        self.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=240s")
         return name
 
     def _run(
@@ -110,7 +125,7 @@ class Fleet(Isolated):
     def processes(self, pod: str) -> list[int]:
         """The processes of a pod of our server, as the machine numbers them."""
         marker = f"HOSTNAME={pod}".encode()
-        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if marker in _environment(path)]
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/environ") if marker in _words(path)]
 
 
 class NodeStage(Isolated):
@@ -118,8 +133,20 @@ class NodeStage(Isolated):
 
     node = node.NAME
 
+    @contextlib.contextmanager
+    def kubelet_hangs(self) -> Iterator[None]:
+        """Its containers run on, and nothing that the API server wants of the node is done."""
+        config = f"--config={self.directory / 'kubelet.yaml'}".encode()
+        (kubelet,) = (int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if config in _words(path))
+        os.kill(kubelet, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(kubelet, signal.SIGCONT)
 
-def _environment(path: Path) -> list[bytes]:
+
+def _words(path: Path) -> list[bytes]:
+    """Of a process' environment or command line."""
     try:
         return path.read_bytes().split(b"\0")
     except OSError:

@@ -19,6 +19,7 @@ import grpc
 from rich.console import Console
 from rich.rule import Rule
 
+from app.obs.progress import SOON, waiting
 from app.proto import velda_pb2
 from tests.e2e.product import EXAMPLES, NAMESPACE, Product, Sessions
 from tests.support import isolation, node_tools
@@ -29,6 +30,9 @@ from tests.support.tools import ToolError, tool
 
 POOLS = {"cpu-pool": 3, "gpu-pool": 1, "shell": 1}
 """The documentation's pools, with the agents that each has when nothing happens."""
+USER = "ada"
+DENIED = 2.5
+"""Seconds after which the server asks again for a right that it was told there is not."""
 BURST = 3
 DECAY = 2
 console = Console(highlight=False, soft_wrap=True)
@@ -72,7 +76,9 @@ def _cluster() -> Iterator[Isolated]:
         stage, kind = "fleet", Fleet
         console.print(f"No real containers here ({obstacle}): the server is a local process, agents are tasks.")
     prepare(stage)
-    with stage_process(stage) as description:
+    with contextlib.ExitStack() as stack:
+        with waiting(f"waiting for the {stage} stage to be up", after=SOON):
+            description = stack.enter_context(stage_process(stage))
         yield kind(kubeconfig=Path(description["kubeconfig"]), directory=Path(description["directory"]))
 
 
@@ -84,7 +90,7 @@ async def _story(product: Product, *, real: set[str]) -> None:
         _refuse(product)
         _apply(product, real)
         with _broker(product) as target:
-            async with Sessions(target) as sessions:
+            async with Sessions(target, token=await _enter(product, target)) as sessions:
                 await _burst(product, sessions)
         _delete(product)
     finally:
@@ -125,6 +131,25 @@ def _apply(product: Product, real: set[str]) -> None:
             product.wait(name, namespace="default", idleReplicas=agents, timeout=90)
     _kubectl(product, "get", "pods", "-o", "wide", "--namespace=default")
     _kubectl(product, "get", "ap", "--namespace=default")
+
+
+async def _enter(product: Product, target: str) -> str:
+    """A user's bearer token."""
+    _step("A user", "sessions are for whom RBAC lets have them: a role, and a token by kubectl; without, there is a no")
+    _kubectl(product, "create", "serviceaccount", USER, "--namespace=default")
+    token = product.kubectl("create", "token", USER, "--namespace=default").stdout.strip()
+    _show(f"kubectl create token {USER} --namespace=default")
+    async with Sessions(target, token=token) as sessions:
+        try:
+            await sessions.run("shell")
+        except grpc.aio.AioRpcError as error:
+            console.print(f"{error.code().name}: {error.details()}", style="yellow", markup=False)
+        else:
+            raise AssertionError("a session was given to a user without any right")
+    role = ("--clusterrole=velda-session-user", f"--serviceaccount=default:{USER}")
+    _kubectl(product, "create", "rolebinding", USER, *role, "--namespace=default")
+    await asyncio.sleep(DENIED)
+    return token
 
 
 async def _burst(product: Product, sessions: Sessions) -> None:
@@ -168,6 +193,8 @@ def _delete(product: Product) -> None:
 
 
 def _uninstall(product: Product) -> None:
+    for kind in ("rolebinding", "serviceaccount"):
+        product.kubectl("delete", kind, USER, "--namespace=default", "--ignore-not-found")
     _step("Uninstall", "no webhook configuration, no CRD, nothing in the way")
     product.kubectl("delete", "-f", str(EXAMPLES / "velda-config.yaml"), "--ignore-not-found")
     _show(f"helm uninstall velda --namespace {NAMESPACE}")

@@ -49,6 +49,13 @@ def registry_directory() -> Path:
     return directory
 
 
+def rebuilt() -> str:
+    """The id of the server's image, built once more from nothing but base and packages."""
+    root = cache_root() / "images"
+    with _lock(root / ".lock"):
+        return _Builder(root).again()
+
+
 def server_image() -> str:
     """Under the name and the tag that the chart asks for (its appVersion is the project's version)."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
@@ -80,10 +87,8 @@ class _Builder:
         self._forget_old()
         self._provide_base()
         self._provide_uv()
-        for target, tag in (("server", "localhost/velda-server"), ("agent", "localhost/velda-agent")):
-            self._bud(
-                CHECKOUT, tag, "--layers", f"--target={target}", f"--build-arg=BASE={_BASE}", f"--build-arg=UV={_UV}"
-            )
+        for target in ("server", "agent"):
+            self._bud(CHECKOUT, f"localhost/velda-{target}", "--layers", *_options(target))
         self._from_text(_PAUSE, f'FROM {_BASE}\nENTRYPOINT ["sleep", "infinity"]\n')
         aside = directory.with_suffix(".part")
         shutil.rmtree(aside, ignore_errors=True)
@@ -92,6 +97,15 @@ class _Builder:
             self._push("localhost/velda-agent", address, "veldaio/agent:latest")
             self._push(_PAUSE, address, PAUSE.removeprefix("docker.io/"))
         aside.rename(directory)
+
+    def again(self) -> str:
+        self._provide_base()
+        self._provide_uv()
+        (identity := self._temporary / "again").unlink(missing_ok=True)
+        self._bud(
+            CHECKOUT, "localhost/velda-again", "--layers", "--no-cache", f"--iidfile={identity}", *_options("server")
+        )
+        return identity.read_text().strip()
 
     def _forget_old(self) -> None:
         """A cache that grows for ever is a leak."""
@@ -134,9 +148,12 @@ class _Builder:
         shutil.rmtree(context)
 
     def _bud(self, context: Path, tag: str, *options: str) -> None:
-        """chroot isolation: no container runtime is needed, and the network is the machine's, with its CAs."""
-        certificates = "--volume=/etc/ssl/certs:/etc/ssl/certs:ro"
-        self._buildah("bud", "--isolation=chroot", certificates, *options, f"--tag={tag}", str(context))
+        """chroot isolation: no container runtime is needed, and the network is the machine's, with its CAs.
+
+        No time but the epoch gets into the image: who builds the same again gets the same digest.
+        """
+        fixed = ("--isolation=chroot", "--volume=/etc/ssl/certs:/etc/ssl/certs:ro", "--timestamp=0")
+        self._buildah("bud", *fixed, *options, f"--tag={tag}", str(context))
 
     def _push(self, image: str, address: str, name: str) -> None:
         quick = ("--disable-compression", "--tls-verify=false")
@@ -156,6 +173,10 @@ class _Builder:
             last = "\n".join((done.stderr or done.stdout).splitlines()[-20:])
             raise StageError(f"{' '.join(command[:6])} … failed:\n{last}")
         return done.stdout.strip()
+
+
+def _options(target: str) -> tuple[str, ...]:
+    return (f"--target={target}", f"--build-arg=BASE={_BASE}", f"--build-arg=UV={_UV}")
 
 
 @contextlib.contextmanager

@@ -43,11 +43,16 @@ async def prepare_network() -> None:
 
 
 async def prepare_mounts(name: str) -> None:
-    """Paths that containerd and kubelet write to whatever one tells them are the stage's own; crun wants plain v1."""
+    """Paths that containerd and kubelet write to whatever one tells them are the stage's own; crun wants plain v1.
+
+    Beside it crun makes a directory for each container where version 2 would be, and takes none away: they would fill
+    this machine's /sys/fs/cgroup, which has room for a thousand.
+    """
     for path in ("/run", "/var/lib", "/var/log"):
         await output_of("mount", "-t", "tmpfs", "stage", path)
     if " /sys/fs/cgroup/unified " in await output_of("cat", "/proc/self/mounts"):
         await output_of("umount", "/sys/fs/cgroup/unified")
+        await output_of("mount", "-t", "tmpfs", "stage", "/sys/fs/cgroup/unified")
     for subtree, hierarchy in cgroups.make(name):
         await output_of("mount", "--bind", subtree, hierarchy)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support import cgroups, images, isolation, tools
+from tests.support import cgroups, debian, images, isolation, tools
 from tests.support.process import StageError
 
 _PACKAGES = {
@@ -63,8 +63,8 @@ def missing_packages() -> list[str]:
 def main() -> int:
     """Exit 0 also where there can be no node: its tests are skipped with the same reason."""
     try:
-        if _is_root() and shutil.which("apt-get") and (absent := missing_packages()):
-            _install(absent)
+        if _is_root() and debian.can_install() and (absent := missing_packages()):
+            debian.install(absent, purpose="the node stage")
         if reason := obstacle():
             print(f"No node stage here: {reason}. The fleet stage is used alone.")
             return 0
@@ -74,14 +74,6 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _install(packages: list[str]) -> None:
-    print(f"Installing Debian packages for the node stage: {' '.join(packages)}", flush=True)
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
-    subprocess.run(["apt-get", "update", "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,16 @@ from tests.support.pki import Pki
 from tests.support.process import Children, StageError, free_port
 from tests.support.tools import tool
 
+AUDIT_LOG = "audit.log"
+"""Among a plane's logs: each request of a service account of the namespace ``velda``, about a second late."""
+_AUDIT_POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - {level: Metadata, userGroups: ["system:serviceaccounts:velda"]}
+  - {level: None}
+"""
 _BOOT_TIMEOUT = 90.0
 _CLIENT_LIMIT = 1000
 """Requests a second that controller manager and scheduler may send; their default of 20 would be what we measure."""
@@ -52,6 +62,12 @@ class Plane:
         await self._ready()
         await self._start_controllers(private)
 
+    async def restart(self, name: str) -> None:
+        """kill -9 of one of its processes and a start as before; returns once the API server is ready again."""
+        await self._children.kill(name)
+        await self._children.again(name)
+        await self._ready()
+
     def kubeconfig_for(self, name: str, user: str) -> Path:
         """A component's own identity, so that RBAC holds for it as in any cluster."""
         return self.pki.kubeconfig(self.directory / f"{name}.kubeconfig", server=self.server, user=user)
@@ -76,6 +92,7 @@ class Plane:
         network = self.network
         hosts = [network.address, "127.0.0.1", network.first_service, "localhost", "kubernetes.default.svc"]
         certificate, key = self.pki.issue_server("kube-apiserver", hosts=hosts)
+        (audit := self.directory / "audit.yaml").write_text(_AUDIT_POLICY)
         proxy_certificate, proxy_key = self.pki.issue_client("front-proxy", user="front-proxy")
         await self._children.start(
             "kube-apiserver",
@@ -103,6 +120,10 @@ class Plane:
             "--requestheader-group-headers=X-Remote-Group",
             "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             "--kubelet-preferred-address-types=InternalIP",
+            f"--audit-policy-file={audit}",
+            f"--audit-log-path={self.directory / 'logs' / AUDIT_LOG}",
+            "--audit-log-mode=batch",
+            "--audit-log-batch-max-wait=1s",
             "--max-requests-inflight=2000",
             "--max-mutating-requests-inflight=1000",
         )

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -23,10 +24,20 @@ def die_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def bound(*command: str | Path) -> list[str]:
+    """The command as a child that SIGKILL ends with its parent, for parents in which gRPC's threads run: a fork with
+    Python between it and the exec crashes now and then."""
+    return ["setpriv", "--pdeathsig=KILL", "--", *map(str, command)]
+
+
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody uses now, outside the range that outgoing connections take theirs from."""
-    for port in range(20000, 32000, 7):
-        candidate = port + os.getpid() % 7
+    """A TCP port that nobody uses now, outside the range that outgoing connections take theirs from.
+
+    Each process begins elsewhere: between this look and the bind another may have the same one.
+    """
+    first = os.getpid() * 101 % _PORTS
+    for number in range(_PORTS):
+        candidate = 20000 + (first + number) % _PORTS
         if candidate in _handed_out:
             continue
         with socket.socket() as probe:
@@ -40,10 +51,17 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 _handed_out: set[int] = set()
+_PORTS = 12_000
 
 
 def tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
+
+
+class _Command(NamedTuple):
+    words: list[str]
+    env: Mapping[str, str] | None
+    cwd: Path | None
 
 
 class Children:
@@ -52,24 +70,36 @@ class Children:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._started: dict[str, _Command] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
     async def start(
         self, name: str, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
     ) -> asyncio.subprocess.Process:
+        self._started[name] = _Command(bound(*command), env, cwd)
+        return await self.again(name)
+
+    async def again(self, name: str) -> asyncio.subprocess.Process:
+        """Start it as it was started before."""
+        command = self._started[name]
         with (self._logs / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *map(str, command),
+                *command.words,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=env,
-                cwd=cwd,
-                preexec_fn=die_with_parent,
+                env=command.env,
+                cwd=command.cwd,
                 start_new_session=True,  # Ctrl-C is ours to handle, in order
             )
         self._running[name] = process
         return process
+
+    async def kill(self, name: str) -> None:
+        """As by kill -9; it is no longer missed."""
+        process = self._running.pop(name)
+        process.kill()
+        await process.wait()
 
     def check(self) -> None:
         """Raises StageError if one of them has ended."""
@@ -101,11 +131,10 @@ class Children:
 async def output_of(*command: str | Path, stdin: str | None = None) -> str:
     """What a command prints; raises StageError with what it said when it fails."""
     process = await asyncio.create_subprocess_exec(
-        *map(str, command),
+        *bound(*command),
         stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=die_with_parent,
     )
     out, error = await process.communicate(None if stdin is None else stdin.encode())
     if process.returncode:

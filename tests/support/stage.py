@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from app.obs.progress import SOON, waiting
 from tests.support import cgroups, images, node_tools, tools
 from tests.support.isolation import namespaces
 from tests.support.process import StageError, die_with_parent
@@ -170,7 +171,8 @@ def up(options: argparse.Namespace) -> int:
             start_new_session=True,
         )
     assert process.stdout is not None
-    line = process.stdout.readline()
+    with waiting(f"waiting for the {options.stage} stage to be up", after=SOON):
+        line = process.stdout.readline()
     if not line:
         process.wait()
         print(said.read_text().rstrip(), file=sys.stderr)

@@ -76,6 +76,8 @@ class Api:
     def __init__(self, *, pods: Any = None, access: Any = True, quotas: Any = (), meet: int = 0) -> None:
         self.pods, self.access, self.quotas = pods, access, quotas
         self.created: list[tuple[str, Any, dict[str, str]]] = []
+        self.listed = 0
+        """How often quotas were asked for."""
         self._meet = asyncio.Barrier(meet) if meet else None
 
     async def create(self, path: str, body: Any, *, params: dict[str, str] | None = None) -> bytes:
@@ -88,6 +90,7 @@ class Api:
         )
 
     async def get(self, path: str, **_: Any) -> bytes:
+        self.listed += 1
         return await self._answer(self.quotas if isinstance(self.quotas, ApiError) else {"items": self.quotas})
 
     async def _answer(self, value: Any) -> bytes:
@@ -114,8 +117,8 @@ NEVER = object()
 """An answer that does not come."""
 
 
-def admission(api: Api, **webhook: Any) -> Admission:
-    return Admission(cast(Client, api), agents=Agents(), webhook=Webhook(**webhook))
+def admission(api: Api, *, agents: Agents | None = None, **webhook: Any) -> Admission:
+    return Admission(cast(Client, api), agents=agents or Agents(), webhook=Webhook(**webhook))
 
 
 def fields(answer: Answer) -> list[str]:

@@ -17,12 +17,12 @@ import uvicorn
 import yaml
 
 from app.api.app import create
-from app.settings import Agents, Webhook
+from app.broker.rbac import Rbac
+from app.settings import Agents, Clients, Webhook
 from app.webhook.routes import Admission, router
 from certs.authority import KeyPair, issue_authority, issue_leaf
 from tests.support.cluster import Cluster
 
-CRD = Path(__file__).parents[2] / "crd" / "agentpools.velda.io.yaml"
 NAME = "webhook-tests"
 
 
@@ -44,8 +44,9 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Served]:
 
     async def serve() -> None:
         async with cluster.client() as client:
+            rbac = Rbac(client, Clients(cache_denied_seconds=0))  # rights change from one request to the next
             admission = Admission(client, agents=Agents(), webhook=Webhook())
-            app = create(webhook_router=router(admission), ready=lambda: None, client=client)
+            app = create(webhook_router=router(admission), ready=lambda: None, rbac=rbac, leading=lambda: None)
             config = uvicorn.Config(
                 app, ssl_certfile=certificate, ssl_keyfile=key, log_config=None, access_log=False, lifespan="off"
             )
@@ -67,16 +68,14 @@ def serving(cluster: Cluster, directory: Path) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def registered(cluster: Cluster, served: Served) -> Iterator[None]:
-    """The CRD and both webhooks in the cluster; all of it removed afterwards."""
-    cluster.kubectl("apply", "--server-side", f"--filename={CRD}")
-    cluster.kubectl("wait", "--for=condition=Established", f"--filename={CRD}", "--timeout=30s")
+    """The CRD and both webhooks in the cluster; these are gone afterwards."""
+    cluster.install_crd()
     configurations = yaml.safe_dump_all(_configurations(served))
     cluster.kubectl("apply", "--filename=-", input=configurations)
     try:
         yield
     finally:
         cluster.kubectl("delete", "--filename=-", input=configurations)
-        cluster.kubectl("delete", f"--filename={CRD}", "--wait")
 
 
 def _configurations(served: Served) -> list[dict[str, Any]]:

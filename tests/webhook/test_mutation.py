@@ -9,6 +9,8 @@ import jsonpatch
 import pytest
 
 from app.core.injection import inject
+from app.core.proofs import TokenProof
+from app.settings import Agents
 from app.webhook.review import Answer, MalformedError
 from tests.webhook.questions import PODS, Api, admission, pool, question
 
@@ -33,6 +35,12 @@ async def test_a_labelled_pod_is_injected() -> None:
     answer = await decide(pod())
     assert answer.patch_type == "JSONPatch"
     assert patched(pod(), answer) == inject(pod(), pool="cpu", config_map="velda-config")
+
+
+async def test_a_labelled_pod_gets_what_agents_prove_themselves_by() -> None:
+    agents = Agents(authentication="token", token_audience="a", token_seconds=700)
+    answer = await admission(Api(), agents=agents).mutate(question(pod(), resource=PODS))
+    assert patched(pod(), answer) == inject(pod(), pool="cpu", config_map="velda-config", proof=TokenProof("a", 700))
 
 
 async def test_a_pod_that_has_no_name_yet() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.kube.errors import ApiError
 from app.model.agentpool import FieldError
-from app.webhook import pools
+from app.webhook import inquiries
 from app.webhook.review import Answer, MalformedError
 from tests.webhook.questions import NEVER, USER, Api, admission, fields, pool, question
 
@@ -67,7 +67,7 @@ async def test_a_right_that_cannot_be_looked_up_is_not_granted(access: ApiError)
 
 
 async def test_nor_is_one_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "ACCESS_BUDGET", 0.01)
+    monkeypatch.setattr(inquiries, "ACCESS_BUDGET", 0.01)
     answer = await decide(Api(access=NEVER), pool())
     assert (answer.allowed, answer.code) == (False, 503)
 
@@ -135,6 +135,17 @@ async def test_an_update_of_the_spec_is_judged() -> None:
     value["spec"]["autoscaler"]["maxIdle"] = 0
     answer = await decide(Api(), value, old=pool(), operation="UPDATE")
     assert fields(answer) == ["spec.autoscaler.maxIdle"]
+
+
+async def test_a_template_that_stays_is_no_reason_to_refuse_other_numbers() -> None:
+    value = pool()
+    value["spec"]["autoscaler"]["maxReplicas"] = 6
+    api = Api(pods=refused(403, 'pods "x" is forbidden: violates PodSecurity'))
+    answer = await decide(api, value, old=pool(), operation="UPDATE")
+    assert (answer.allowed, answer.warnings) == (True, ("spec.template: violates PodSecurity",))
+    value["spec"]["template"]["metadata"]["labels"]["app"] = "other"
+    answer = await decide(api, value, old=pool(), operation="UPDATE")
+    assert fields(answer) == ["spec.template"]
 
 
 BAD = {**pool(), "spec": {}}

@@ -13,6 +13,7 @@ from app.webhook import rehearsal
 from app.webhook.rehearsal import judge, rehearse
 from tests.webhook.questions import NEVER, Api
 
+DEFAULTED = {"name": "agent", "image": "agent", "resources": {"limits": {"cpu": "1"}}}
 POD = {"metadata": {"name": "cpu-1", "namespace": "team"}, "spec": {"containers": []}}
 BAD = 'Pod in version "v1" cannot be handled as a Pod: '
 STRICT = BAD + 'strict decoding error: unknown field "spec.containers[0].imagee", unknown field "spec.z"'
@@ -121,9 +122,9 @@ async def rehearsed(api: Api) -> rehearsal.Verdict:
 
 
 async def test_a_good_pod_comes_back_as_stored() -> None:
-    api = Api(pods={"spec": {"defaulted": True}})
+    api = Api(pods={"spec": {"containers": [DEFAULTED], "restartPolicy": "Always"}})
     verdict = await rehearsed(api)
-    assert verdict == rehearsal.Verdict(pod={"spec": {"defaulted": True}})
+    assert verdict == rehearsal.Verdict(pod={"spec": {"containers": [{"resources": DEFAULTED["resources"]}]}})
     ((pod, params),) = api.rehearsed
     assert pod == POD
     assert params == {"dryRun": "All", "fieldManager": "velda-apiserver", "fieldValidation": "Strict"}

@@ -43,13 +43,14 @@ class Batch:
     module: str
     packages: dict[str, str]
     ldflags: str = _STRIPPED
+    tags: str = ""
 
     @property
     def directory(self) -> Path:
         """The cache directory; its name changes with the module's files and the flags."""
-        digest = hashlib.sha256(self.ldflags.encode())
-        for name in ("go.mod", "go.sum"):
-            digest.update((HERE / self.module / name).read_bytes())
+        digest = hashlib.sha256((self.ldflags + self.tags).encode())
+        for path in sorted((HERE / self.module).iterdir()):
+            digest.update(path.read_bytes())
         return cache_root() / f"{self.module}-{digest.hexdigest()[:16]}"
 
 
@@ -79,6 +80,17 @@ NODE = (
     ),
     Batch(module="coredns", packages={"coredns": "github.com/coredns/coredns"}),
 )
+LOAD = (Batch(module="load", packages={"velda-load": "velda.io/apiserver/tests/support/tools/load"}),)
+"""Agents and clients by the thousand, of our own source, for the bench."""
+PROMETHEUS = (
+    Batch(
+        module="prometheus",
+        packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
+        tags="remove_all_sd",  # every cloud's client library, for service discovery
+    ),
+)
+GITOPS = (Batch(module="gitops", packages={"velda-gitops": "velda.io/apiserver/tests/support/tools/gitops"}),)
+"""What GitOps tools say of objects, by their own libraries."""
 
 
 def cache_root() -> Path:
@@ -118,7 +130,7 @@ def provide(batches: tuple[Batch, ...]) -> None:
 
 
 def _batch_of(name: str) -> Batch:
-    for batch in (*CONTROL_PLANE, *NODE):
+    for batch in (*CONTROL_PLANE, *NODE, *LOAD, *GITOPS, *PROMETHEUS):
         if name in batch.packages:
             return batch
     raise ToolError(f"no tool is called {name}")
@@ -152,7 +164,7 @@ def _build(batch: Batch) -> None:
         if not packages:
             return
         try:
-            build(HERE / batch.module, packages, ldflags=batch.ldflags, output=Path(aside))
+            build(HERE / batch.module, packages, ldflags=batch.ldflags, tags=batch.tags, output=Path(aside))
         except OSError as error:
             raise ToolError(f"cannot build {', '.join(packages)}: {error}") from error
         for name in packages:

@@ -1,14 +1,14 @@
-"""``python -m tests.support.tools build`` has every binary ready before pytest hides the progress; ``run NAME …`` runs
-one of them."""
+"""``python -m tests.support.tools build`` has the control plane's binaries ready before pytest hides the progress,
+``build gitops`` that of tests/gitops; ``run NAME …`` runs one of them."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-from tests.support.tools import CONTROL_PLANE, ToolError, build_missing, tool
+from tests.support.tools import CONTROL_PLANE, GITOPS, ToolError, build_missing, tool
 
-_USAGE = "usage: python -m tests.support.tools build | run NAME [ARGUMENT …]"
+_USAGE = "usage: python -m tests.support.tools build [gitops] | run NAME [ARGUMENT …]"
 
 
 def main(arguments: list[str]) -> int:
@@ -16,6 +16,9 @@ def main(arguments: list[str]) -> int:
         match arguments:
             case ["build"]:
                 build_missing(CONTROL_PLANE)
+                return 0
+            case ["build", "gitops"]:
+                build_missing(GITOPS)
                 return 0
             case ["run", name, *rest]:
                 path = tool(name)

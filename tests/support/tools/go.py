@@ -19,11 +19,12 @@ class BuildError(OSError):
     """The build failed; the text ends with what Go said last."""
 
 
-def build(module: Path, packages: dict[str, str], *, ldflags: str, output: Path) -> None:
+def build(module: Path, packages: dict[str, str], *, ldflags: str, output: Path, tags: str = "") -> None:
     """Build ``packages`` (file name → package) of the module into ``output``; raises BuildError."""
     go = find_go(output.parent.parent)
     environment = {**os.environ, "CGO_ENABLED": "0"}
-    command = [str(go), "build", "-v", "-mod=readonly", "-ldflags", ldflags, "-o", f"{output}/", *packages.values()]
+    options = ["-v", "-mod=readonly", "-tags", tags, "-ldflags", ldflags, "-o", f"{output}/"]
+    command = [str(go), "build", *options, *packages.values()]
     _run(command, cwd=module, environment=environment, progress=Progress(", ".join(packages)))
     for name, package in packages.items():
         (output / _binary_name(package)).rename(output / name)
