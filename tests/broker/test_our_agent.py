@@ -74,7 +74,7 @@ class Reviews:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            while not_checked() == self._refused:
+            while not_checked() == self._refused:  # noqa: ASYNC110  a count has no event
                 await asyncio.sleep(0.005)
         finally:
             self.under_way -= 1
