@@ -20,6 +20,7 @@ from app.controller.removals import Removals
 from app.controller.writes import Writes, with_sent_status
 from app.core import breaker as breakers
 from app.core.agents import AgentDirectory
+from app.core.budget import Crowd
 from app.core.proofs import Proof
 from app.core.reconcile import Observed, Plan, reconcile, remember
 from app.core.status import mapping
@@ -37,9 +38,6 @@ log = structlog.get_logger()
 
 FILLING = 0.25
 """Seconds that news of a pod may wait while more are on their way, unless it goes: each alone changes no decision."""
-
-AT_FULL_SHARE = 2
-"""Pools that may have a stream of news before they have to share what so many of them may spend on it."""
 
 
 class PoolController:
@@ -63,6 +61,7 @@ class PoolController:
         self._actuator = Actuator(client)
         self._pools: dict[NamespacedName, PoolState] = {}
         self._queue: KeyQueue[NamespacedName] = KeyQueue(self._reconcile)
+        self._crowd = Crowd()
         self._parts = parts = Parts(
             client=client,
             cache=cache,
@@ -202,7 +201,7 @@ class PoolController:
         )
         plan = reconcile(seen, state.memory)
         done = loop.time()
-        crowd = max(1.0, self._queue.waiting / AT_FULL_SHARE)
+        crowd = self._crowd.joined_by(key, now=done)
         self._queue.rest(key, state.budget.spend(done - now, now=done, crowd=crowd))
         return state, plan
 

@@ -73,11 +73,6 @@ class KeyQueue(Generic[K]):
         self._cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_at(when, self._due, key)
 
-    @property
-    def waiting(self) -> int:
-        """How many keys wait to be handled, those that rest among them."""
-        return len(self._asked)
-
     def rest(self, key: K, until: float) -> None:
         """Do not handle the key again before the loop's time ``until`` (seconds)."""
         self._rests[key] = until

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+
+LATELY = 1.0
+"""Seconds for which whoever has worked is one of the crowd."""
 
 
 @dataclass(slots=True)
@@ -28,3 +32,19 @@ class Budget:
         most = self.credit + self.share * self.patience
         self._debt, self._at = min(left + seconds, most), now
         return now + max(0.0, self._debt - self.credit) / self.share
+
+
+class Crowd:
+    """How many work at about the same time."""
+
+    def __init__(self) -> None:
+        self._lately: dict[Hashable, float] = {}
+        """When each last worked, in that order."""
+
+    def joined_by(self, who: Hashable, *, now: float) -> int:
+        """``who`` works; returns how many have done so lately, each counted once."""
+        self._lately.pop(who, None)
+        self._lately[who] = now
+        while self._lately[first := next(iter(self._lately))] <= now - LATELY:
+            del self._lately[first]
+        return len(self._lately)

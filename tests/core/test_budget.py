@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.budget import Budget
+from app.core.budget import Budget, Crowd
 
 
 def budget() -> Budget:
@@ -46,3 +46,10 @@ def test_many_streams_take_one_share_together() -> None:
         now = max(stream.spend(0.005, now=now, crowd=4) for stream in streams)
     spent = 200 * 4 * 0.005
     assert spent <= 4 * 0.05 + 0.1 * now + 0.02
+
+
+def test_the_crowd_is_who_has_worked_within_a_second() -> None:
+    crowd = Crowd()
+    assert [crowd.joined_by(who, now=now) for who, now in (("a", 0.0), ("b", 0.5), ("a", 0.6))] == [1, 2, 2]
+    assert crowd.joined_by("c", now=1.55) == 2  # b has left, a worked again meanwhile
+    assert crowd.joined_by("c", now=9.0) == 1
