@@ -228,8 +228,8 @@ def _dead(pool: Pool, now: float) -> tuple[tuple[Removal, ...], float | None]:
     removals, due = [], None
     patience = pool.limits.kill_unknown_after_second
     for worker in pool.workers:
-        if worker.recheck_at is not None:
-            due = _earliest(due, worker.recheck_at)
+        if worker.recheck_at is not None and (due is None or worker.recheck_at < due):
+            due = worker.recheck_at
         if worker.state in JOINED or worker.state is State.PENDING:
             continue
         if worker.state is State.FINISHED:

@@ -60,6 +60,8 @@ class Wait(msgspec.Struct, frozen=True, gc=False):
     terminating: bool = False
     problem: Problem | None = None
     problem_since: float = 0.0
+    version: str = ""
+    """The pod's resourceVersion that this was found in."""
 
 
 class Worker(msgspec.Struct, frozen=True, gc=False):
@@ -103,15 +105,20 @@ def track(
         if meta.name in agents and not terminating:
             continue
         wait = known.get(meta.uid)
-        problem = diagnose(pod)
-        if wait is None or wait.terminating != terminating:
-            wait = Wait(since=now, terminating=terminating, problem=problem, problem_since=now)
-        elif problem != wait.problem:
-            same = problem and wait.problem and problem.cause is wait.problem.cause
-            since = wait.problem_since if same else now
-            wait = msgspec.structs.replace(wait, problem=problem, problem_since=since)
+        if wait is None or not meta.resource_version or wait.version != meta.resource_version:
+            wait = _wait(pod, wait, terminating=terminating, now=now)
         waits[meta.uid] = wait
     return waits
+
+
+def _wait(pod: Pod, wait: Wait | None, *, terminating: bool, now: float) -> Wait:
+    """What has become of it with a new version of the pod."""
+    problem, version = diagnose(pod), pod.metadata.resource_version
+    if wait is None or wait.terminating != terminating:
+        return Wait(since=now, terminating=terminating, problem=problem, problem_since=now, version=version)
+    ours = problem == wait.problem or (problem and wait.problem and problem.cause is wait.problem.cause)
+    since = wait.problem_since if ours else now
+    return msgspec.structs.replace(wait, problem=problem, problem_since=since, version=version)
 
 
 def classify(
