@@ -45,7 +45,7 @@ async def leader_partition(world: World) -> None:
 
 
 async def agents_partition(world: World) -> None:
-    """No agent reaches the server: first nothing passes and then connections break, twice; right 30 s after that."""
+    """No agent reaches the server: first nothing passes and then connections break, twice; right 40 s after that."""
     async with scene(world) as it, it.server() as server:
         await it.grown("unheard", server)
         for silence in (PARTITION, 0.5):
