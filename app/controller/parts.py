@@ -82,7 +82,7 @@ class PoolState:
         self.adopting: dict[str, str] = {}
         """The resourceVersion that an adoption was last asked for with, by the pod's uid."""
         self.hinted = Hinted()
-        self.budget = Budget(share=0.05, credit=0.1, patience=0.5)
+        self.budget = Budget(share=0.1, credit=0.1, patience=0.5)
         """Of plans: a flood of events takes a fifth of a core, those of many pools two together, and news waits half
         a second at most."""
 
