@@ -16,17 +16,13 @@ import structlog
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
-from app.model.meta import ObjectMeta
+from app.model.meta import OnlyMetadata
 from certs.publish import Configuration
 
 HELM_NAMESPACE = "meta.helm.sh/release-namespace"
 """Helm's annotation on what it installs: the namespace of the release."""
 
 log = structlog.get_logger()
-
-
-class _Namespace(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta
 
 
 class Belonging:
@@ -60,7 +56,7 @@ class Belonging:
 
     async def _read(self) -> dict[str, Any]:
         body = await self._client.get(paths.namespace(self._namespace or ""))
-        meta = msgspec.json.decode(body, type=_Namespace).metadata
+        meta = msgspec.json.decode(body, type=OnlyMetadata).metadata
         return {"apiVersion": "v1", "kind": "Namespace", "name": meta.name, "uid": meta.uid}
 
     async def _own(self, configuration: Configuration) -> None:

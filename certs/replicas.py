@@ -11,6 +11,7 @@ import msgspec
 from app.kube import paths
 from app.kube.client import Client
 from app.model.meta import NamespacedName, ObjectMeta
+from app.model.pod import PodStatus
 
 SECRET_LABEL = "velda.io/certificate-secret"  # noqa: S105  a label's name
 """On the pod of every replica: whose certificate it serves."""
@@ -18,18 +19,9 @@ SERVED_ANNOTATION = "velda.io/served-certificate"
 """On the pod of a replica: the SHA-256 of the certificate that it serves."""
 
 
-class _Status(msgspec.Struct, frozen=True):
-    phase: str = ""
-
-
 class _Pod(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
-    status: _Status = _Status()
-
-    @property
-    def ended(self) -> bool:
-        """One that is being deleted still serves."""
-        return self.status.phase in ("Succeeded", "Failed")
+    status: PodStatus = PodStatus()
 
 
 class _Pods(msgspec.Struct, frozen=True):
@@ -67,7 +59,8 @@ class Replicas:
             return self._served == fingerprint
         query = {"labelSelector": f"{SECRET_LABEL}={self._secret}"}
         body = await self._client.get(paths.pods(self._pod.namespace), params=query)
-        live = [item.metadata for item in msgspec.json.decode(body, type=_Pods).items if not item.ended]
+        # One that is being deleted still serves.
+        live = [item.metadata for item in msgspec.json.decode(body, type=_Pods).items if not item.status.ended]
         return self._pod.name in {meta.name for meta in live} and all(
             meta.annotation(SERVED_ANNOTATION) == fingerprint for meta in live
         )

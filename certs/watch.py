@@ -7,15 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
-
 from app.kube.client import Client
 from app.kube.informer import Informer
-from app.model.meta import ObjectMeta
-
-
-class _Object(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta
+from app.model.meta import OnlyMetadata
 
 
 async def watch(client: Client, path: str, changed: Callable[[], None]) -> None:
@@ -24,7 +18,7 @@ async def watch(client: Client, path: str, changed: Callable[[], None]) -> None:
     informer = Informer(
         client,
         path=collection,
-        type=_Object,
+        type=OnlyMetadata,
         on_change=lambda _old, _new: changed(),
         field_selector=f"metadata.name={name}",
     )

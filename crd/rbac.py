@@ -12,13 +12,14 @@ from pathlib import Path
 
 import yaml
 
+from crd.written import write
 from tests.support.tools import tool
 
 HERE = Path(__file__).parent
 TARGET = HERE / "velda-rbac.yaml"
 HEADER = """\
 # Made by `make rbac` from chart/; do not edit. What velda-apiserver may do as the service account velda-apiserver in
-# the namespace velda, which must exist; and the Secret and the Lease that it fills but may not create.
+# the namespace velda, which must exist; and the Secret and the ConfigMap that it fills but may not create.
 """
 TEMPLATES = ("serviceaccount", "rbac", "clients", "state")
 HELMS_LABELS = ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version")
@@ -28,15 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m crd.rbac", description=__doc__)
     parser.add_argument("--check", action="store_true", help="only say whether the file is as it should be")
     options = parser.parse_args()
-    text = render()
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    if options.check:
-        print(f"{TARGET} is stale: run make rbac", file=sys.stderr)
-        return 1
-    TARGET.write_text(text, encoding="utf-8")
-    print(f"{TARGET} written")
-    return 0
+    return write({TARGET: render()}, check=options.check, command="make rbac")
 
 
 def render() -> str:

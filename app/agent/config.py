@@ -12,8 +12,6 @@ from typing import Any
 
 from app.core.yamltext import LIMIT, YamlError, read
 
-DEFAULT_PATH = Path("/run/velda/velda.yaml")
-
 _KNOWN: dict[str, Any] = {
     "broker": {"address": {}, "public_address": {}, "tls": {}},
     "pool": {},

@@ -88,7 +88,7 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         """So much is written that the peer has to read first."""
         super().pause_writing()
-        self._reading = self.loop.call_later(self.limits.request_seconds, self._does_not_read)
+        self._reading = self.loop.call_later(self.limits.request_seconds, self._give_up, "the answer is not read")
 
     def resume_writing(self) -> None:
         self._has_read()
@@ -103,19 +103,15 @@ class BoundedProtocol(H11Protocol):
         super().send_400_response(refused.message)
 
     def _set_alarm(self) -> None:
-        self._alarm = self.loop.call_later(self.limits.request_seconds, self._too_slow)
+        self._alarm = self.loop.call_later(self.limits.request_seconds, self._give_up, "the headers have not arrived")
 
     def _unset_alarm(self) -> None:
         if self._alarm:
             self._alarm.cancel()
             self._alarm = None
 
-    def _too_slow(self) -> None:
-        self._report(over("request_seconds", self.limits.request_seconds, "the headers have not arrived"))
-        self.transport.abort()
-
-    def _does_not_read(self) -> None:
-        self._report(over("request_seconds", self.limits.request_seconds, "the answer is not read"))
+    def _give_up(self, why: str) -> None:
+        self._report(over("request_seconds", self.limits.request_seconds, why))
         self.transport.abort()
 
     def _has_read(self) -> None:

@@ -30,7 +30,7 @@ class Strength(IntEnum):
 
 
 class Link(Protocol):
-    """An agent's open stream, as the registry uses it: both calls only put something in its outbox."""
+    """An agent's open stream, as the registry uses it: neither call waits, nor calls the registry back at once."""
 
     def send(self, message: velda_pb2.AgentUpdateResponse) -> None: ...
 

@@ -6,6 +6,7 @@ A caller learns nothing of pools that it has no right to: it is told the same wh
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
@@ -112,10 +113,14 @@ class Clients:
         wanted = Right("list", request.namespace)
         if not allowed and not await self._access.allows(caller, wanted):
             raise _forbidden(caller, wanted, "" if request.namespace else "; name one whose pools you may list")
-        return velda_pb2.ListPoolsResponse(pools=[self._describe(p) for p in pools if p.key.namespace in allowed])
+        named = Counter(info.key.name for info in pools)
+        shown = [_describe(p, alone=named[p.key.name] == 1) for p in pools if p.key.namespace in allowed]
+        return velda_pb2.ListPoolsResponse(pools=shown)
 
     async def get_pool(self, caller: Caller, request: velda_pb2.GetPoolRequest) -> velda_pb2.GetPoolResponse:
-        return velda_pb2.GetPoolResponse(pool=self._describe(await self._pool(caller, GET, request.pool)))
+        info = await self._pool(caller, GET, request.pool)
+        alone = len(self._pools.find_pools(info.key.name)) == 1
+        return velda_pb2.GetPoolResponse(pool=_describe(info, alone=alone))
 
     async def watch_pool(
         self, caller: Caller, request: velda_pb2.WatchPoolStatusRequest
@@ -145,19 +150,16 @@ class Clients:
             raise _forbidden(caller, LIST)
         return allowed
 
-    async def inside(self, caller: Caller, pool: NamespacedName) -> Inside:
-        """For who may watch the pool; sessions are for who may list them."""
+    async def may_list_inside(self, caller: Caller, pool: NamespacedName) -> bool:
+        """For who may watch the pool: whether its sessions are listed too."""
         self._registry.require_serving()
-        key = (await self._pool(caller, WATCH, str(pool))).key
-        listed = await self._access.allows(caller, Right("list", key.namespace))
-        agents = self._registry.pool_agents(key).agents
-        return Inside(agents=agents, sessions=self._registry.sessions_of(key) if listed else None)
+        await self._pool(caller, WATCH, str(pool))
+        return await self._access.allows(caller, Right("list", pool.namespace))
 
-    def _describe(self, info: PoolInfo) -> velda_pb2.Pool:
-        """By the shortest name that means this pool alone; the description is its whole name."""
-        alone = len(self._pools.find_pools(info.key.name)) == 1
-        name = info.key.name if alone else str(info.key)
-        return velda_pb2.Pool(name=name, description=str(info.key), autoscaler_status=_autoscaler_status(info))
+    def inside(self, pool: NamespacedName, *, listed: bool) -> Inside:
+        """Once its reader's rights are known; sessions are for who may list them."""
+        agents = self._registry.pool_agents(pool).agents
+        return Inside(agents=agents, sessions=self._registry.sessions_of(pool) if listed else None)
 
     # Rights.
 
@@ -211,6 +213,12 @@ class Clients:
 
 def _forbidden(caller: Caller, right: Right, hint: str = "") -> RefusedError:
     return RefusedError(Reason.FORBIDDEN, f'user "{caller.username}" may not {right}{hint}')
+
+
+def _describe(info: PoolInfo, *, alone: bool) -> velda_pb2.Pool:
+    """By the shortest name that means this pool alone (``alone``: of that name); the description is its whole name."""
+    name = info.key.name if alone else str(info.key)
+    return velda_pb2.Pool(name=name, description=str(info.key), autoscaler_status=_autoscaler_status(info))
 
 
 def _autoscaler_status(info: PoolInfo) -> velda_pb2.PoolAutoscalerStatus:

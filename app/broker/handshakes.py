@@ -43,7 +43,7 @@ class Handshakes:
         self._begun.append(self._clock())
 
     def called(self, peer: str) -> None:
-        """Must be told of each call: the first of a connection is the end of its handshake."""
+        """Must be told of each call of our services: the first of a connection is the end of its handshake."""
         if self._begun and peer not in self._called:
             self._begun.popleft()
         self._called[peer] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -38,11 +39,11 @@ def sources(names: Sequence[str]) -> list[str]:
 
 
 def _inside(directory: Path) -> Iterator[str]:
-    for path in sorted(directory.rglob("*")):
-        parts = path.relative_to(directory).parts
-        hidden = any(part.startswith(".") or part in LEFT_OUT for part in parts)
-        if path.suffix in SUFFIXES and not hidden and path.is_file():
-            yield str(path)
+    found: list[Path] = []
+    for where, inside, names in os.walk(directory):
+        inside[:] = [name for name in inside if not name.startswith(".") and name not in LEFT_OUT]  # never entered
+        found += [Path(where, name) for name in names if name.endswith(SUFFIXES) and not name.startswith(".")]
+    yield from (str(path) for path in sorted(found) if path.is_file())
 
 
 def load(name: str) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from app.core.fields import INVALID, REQUIRED, invalid, wrong_type
+from app.core.fields import INVALID, REQUIRED, invalid, unknown_field, wrong_type
 from app.model.agentpool import FieldError
 
 UNKNOWN = "UnknownField"
@@ -78,8 +77,7 @@ def _unknown(instance: Any, schema: Schema) -> Errors:
     known = schema["properties"]
     for name in instance if isinstance(instance, dict) else ():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            yield ValidationError(f"unknown field, did you mean {near[0]}?" if near else "unknown field", path=[name])
+            yield ValidationError(unknown_field(name, known), path=[name])
 
 
 def _unique(_: object, kind: str, instance: Any, schema: Schema) -> Errors:

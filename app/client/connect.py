@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from app.client.errors import ClientError, Exit
-from app.client.forward import forward
+from app.client.forward import SERVICE, forward
 from app.client.options import Connection
 from app.client.server import Server
 from app.core.proofs import CA_KEY
@@ -50,7 +50,7 @@ async def connect(to: Connection) -> AsyncIterator[Server]:
             url = f"https://127.0.0.1:{await stack.enter_async_context(forward(to))}"
         source = functools.partial(_endpoint, to, url, authority)
         client = await stack.enter_async_context(Client(source, await source()))
-        yield Server(client, url if to.server else f"Service {to.release_namespace}/velda-apiserver")
+        yield Server(client, url if to.server else f"Service {to.release_namespace}/{SERVICE}")
 
 
 def _https(server: str) -> str:

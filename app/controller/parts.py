@@ -83,8 +83,8 @@ class PoolState:
         """The resourceVersion that an adoption was last asked for with, by the pod's uid."""
         self.hinted = Hinted()
         self.budget = Budget(share=0.1, credit=0.1, patience=0.5)
-        """Of plans: a flood of events takes a fifth of a core, those of many pools two together, and news waits half
-        a second at most."""
+        """Of plans: floods of events take a tenth of a core, of all pools together, and news waits half a second at
+        most."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,6 @@ class KeyQueue(Generic[K]):
         self._handler = handler
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[K] = set()
-        self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._rests: dict[K, float] = {}
         self._asked: dict[K, float] = {}
@@ -56,8 +55,8 @@ class KeyQueue(Generic[K]):
         now = asyncio.get_running_loop().time()
         self._asked.setdefault(key, now)
         if key in self._running:
-            self._again.add(key)
-        elif (rested := self._rests.get(key)) and rested > now:
+            return  # it is handled again when that ends, if it has begun
+        if (rested := self._rests.get(key)) and rested > now:
             self.add_at(key, rested)
         else:
             self._rests.pop(key, None)
@@ -90,8 +89,7 @@ class KeyQueue(Generic[K]):
             await self._call(key)
         finally:
             self._running.discard(key)
-        if key in self._again:
-            self._again.remove(key)
+        if key in self._asked:
             self.add(key)
 
     def _due(self, key: K) -> None:
@@ -117,7 +115,6 @@ class KeyQueue(Generic[K]):
         for key in list(self._timers):
             self._cancel_timer(key)
         self._running.clear()
-        self._again.clear()
         self._rests.clear()
         self._failures.clear()
         self._asked.clear()

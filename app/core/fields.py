@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from app.model.agentpool import FieldError
@@ -63,6 +64,12 @@ def objects(path: str, values: Any) -> Errors:
 def optional(path: str, value: Any, kind: type) -> Errors:
     if value is not None and not isinstance(value, kind):
         yield wrong_type(path, value, "an object" if kind is dict else "a list")
+
+
+def unknown_field(name: str, known: Collection[str]) -> str:
+    """What is said of a field that is none of those known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown field, did you mean {near[0]}?" if near else "unknown field"
 
 
 def is_deeper(value: Any, levels: int) -> bool:

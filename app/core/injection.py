@@ -46,9 +46,17 @@ def inject(pod: Mapping[str, Any], *, pool: str, config_map: str, proof: Proof |
         container = {**container, "args": [*(container.get("args") or []), f"{POOL_FLAG}={pool}"]}
     if proof and not _mounts_at(container, directory_of(proof)):
         if isinstance(proof, CertificateProof):
-            added = _certificate_container(proof, container, volumes)
+            token = _add_volume(volumes, TOKEN_VOLUME, token_volume(proof.token))
+            volume = _add_volume(volumes, CERTIFICATE_VOLUME, certificate_volume())
+            added = init_container(
+                proof,
+                container,
+                config_directory=MOUNT_PATH,
+                config_volume=config_mounts(container)[0][1],
+                token=token,
+                certificate=volume,
+            )
             injected["initContainers"] = [added, *(spec.get("initContainers") or [])]
-            token, volume = (str(mount["name"]) for mount in added["volumeMounts"][-2:])
             if not _mounts_at(container, TOKEN_DIRECTORY):
                 container = _mounted(container, token, TOKEN_DIRECTORY)  # for another one, when the CA has changed
         else:
@@ -58,18 +66,6 @@ def inject(pod: Mapping[str, Any], *, pool: str, config_map: str, proof: Proof |
     if volumes:
         injected["volumes"] = volumes
     return {**pod, "spec": injected}
-
-
-def _certificate_container(proof: CertificateProof, agent: Mapping[str, Any], volumes: list[Any]) -> dict[str, Any]:
-    """The init container; its volumes are appended."""
-    return init_container(
-        proof,
-        agent,
-        config_directory=MOUNT_PATH,
-        config_volume=config_mounts(agent)[0][1],
-        token=_add_volume(volumes, TOKEN_VOLUME, token_volume(proof.token)),
-        certificate=_add_volume(volumes, CERTIFICATE_VOLUME, certificate_volume()),
-    )
 
 
 def _mounted(container: Mapping[str, Any], volume: str, path: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ The CRD's schema and rules say the same while the webhook is down.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
@@ -22,6 +21,7 @@ from app.core.fields import (
     invalid,
     is_deeper,
     missing_or_wrong,
+    unknown_field,
     whole_number,
     wrong_type,
 )
@@ -104,10 +104,8 @@ def unknown_fields(spec: Any) -> list[FieldError]:
         ("spec.rollout", parts.get("rollout"), ROLLOUT_FIELDS),
     ):
         unknown = (key for key in (value if isinstance(value, dict) else ()) if key not in known)
-        for key in islice(unknown, MOST_HINTS):
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f", did you mean {near[0]}?" if near else ""
-            found.append(FieldError(f"{path}.{key}", INVALID, f"unknown field{hint}"))
+        hints = islice(unknown, MOST_HINTS)
+        found += [FieldError(f"{path}.{key}", INVALID, unknown_field(key, known)) for key in hints]
     return found
 
 

@@ -79,21 +79,22 @@ async def one_pool(board: Board, enter: Enter, key: NamespacedName) -> AsyncGene
     epoch = board.wall() - asyncio.get_running_loop().time()
     async for _ in _looks():
         clients, caller = await enter()
-        inside = await clients.inside(caller, key)
-        pool, now = board.cache.pool(key), (board.contents.of(key), inside.sessions is None)
+        listed = await clients.may_list_inside(caller, key)
+        pool, now = board.cache.pool(key), (board.contents.of(key), listed)
         if pool is None or now == seen:
             yield None
             continue
+        inside = clients.inside(key, listed=listed)
         first, seen = seen is None, now
         if (row := pool_detail(pool)) != shown:
             shown = row
             history = {"history": board.history(key).columns()} if first else {}
             yield "pool", {"at": board.wall(), "pool": row, **history}
-        pods, listed = board.cache.labelled_pods(key), inside.sessions or []
+        pods, running = board.cache.labelled_pods(key), inside.sessions or []
         news = agents.news(agent_rows(pods, inside.agents, epoch=epoch, most=MOST_ROWS))
         yield "agents", {"whole": first, "total": len({*pods, *inside.agents}), **news}
-        news = sessions.news(session_rows(listed, epoch=epoch, most=MOST_ROWS))
-        yield "sessions", {"whole": first, "total": len(listed), "hidden": inside.sessions is None, **news}
+        news = sessions.news(session_rows(running, epoch=epoch, most=MOST_ROWS))
+        yield "sessions", {"whole": first, "total": len(running), "hidden": not listed, **news}
 
 
 async def _looks() -> AsyncIterator[float]:

@@ -14,17 +14,13 @@ from app.core.lease import Lease, Sight, released, step
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
-from app.model.meta import NamespacedName, ObjectMeta
+from app.model.meta import NamespacedName, OnlyMetadata
 from app.settings import LeaderElection
 
 LONGEST_MANAGER = 128
 """Characters of a field manager's name."""
 
 log = structlog.get_logger()
-
-
-class _Owner(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta
 
 
 class LeaderElector:
@@ -47,8 +43,11 @@ class LeaderElector:
     def holds(self) -> bool:
         """Whether we lead by the clock too. A process that was stopped wakes up in the midst of what it was doing, and
         some of that runs before it is told that its term is over."""
-        deadline = self._renewed + self._settings.renew_deadline
-        return self.leading and asyncio.get_running_loop().time() < deadline
+        return self.leading and self._left() > 0
+
+    def _left(self) -> float:
+        """Seconds within which the Lease must be renewed."""
+        return self._renewed + self._settings.renew_deadline - asyncio.get_running_loop().time()
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Contend until cancelled; while the Lease is ours, run ``lead``, which is cancelled when it is lost.
@@ -101,11 +100,9 @@ class LeaderElector:
 
     async def _keep(self) -> None:
         """Renew the Lease until it is lost: taken by another, or not renewed by the deadline."""
-        loop = asyncio.get_running_loop()
         while True:
-            left = self._renewed + self._settings.renew_deadline - loop.time()
-            await asyncio.sleep(min(self._settings.retry_period, max(0.0, left)))
-            left = self._renewed + self._settings.renew_deadline - loop.time()
+            await asyncio.sleep(min(self._settings.retry_period, max(0.0, self._left())))
+            left = self._left()
             if left <= 0:
                 log.error("lease not renewed in time", lease=str(self._key), seconds=self._settings.renew_deadline)
                 return
@@ -177,7 +174,7 @@ class LeaderElector:
         if self._owner is None:
             return []
         try:
-            found = msgspec.json.decode(await self._client.get(paths.secret(self._owner)), type=_Owner).metadata
+            found = msgspec.json.decode(await self._client.get(paths.secret(self._owner)), type=OnlyMetadata).metadata
         except ApiError as error:
             if error.not_found:
                 return []

@@ -10,7 +10,7 @@ import structlog
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.errors import ApiError
-from app.model.meta import NamespacedName, ObjectMeta
+from app.model.meta import NamespacedName, OnlyMetadata
 
 ROLE_LABEL = "velda.io/role"
 LEADER = "leader"
@@ -21,12 +21,8 @@ DROP_TIMEOUT = 2.0
 log = structlog.get_logger()
 
 
-class _Item(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta
-
-
 class _Pods(msgspec.Struct, frozen=True):
-    items: tuple[_Item, ...] = ()
+    items: tuple[OnlyMetadata, ...] = ()
 
 
 class LeaderLabel:

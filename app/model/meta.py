@@ -79,3 +79,9 @@ class ObjectMeta(msgspec.Struct, frozen=True, rename="camel", gc=False):
             if owner.controller:
                 return owner.uid
         return ""
+
+
+class OnlyMetadata(msgspec.Struct, frozen=True):
+    """Any object, of which nothing else is read."""
+
+    metadata: ObjectMeta

@@ -80,6 +80,12 @@ annotations: {{- . | nindent 2 }}
   verbs: [get]
 {{- end }}
 
+{{/* Who scrapes the metrics. */}}
+{{- define "velda.rules.metrics" -}}
+- nonResourceURLs: [/metrics]
+  verbs: [get]
+{{- end }}
+
 {{/* The release's namespace: it itself, the Lease, the certificates and their CA, the label on the leader's pod. */}}
 {{- define "velda.rules.release" -}}
 # By server-side apply, so that even `create` is bound to the name.

@@ -24,7 +24,3 @@ function filled(element, attributes, children) {
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
-
-export function hidden(text) {
-  return h("span", { class: "unseen" }, text);
-}

@@ -4,6 +4,7 @@ import { badge } from "./badge.js";
 import { h, setText, svg } from "./dom.js";
 import { POOL_STATES, counted, number, rank } from "./format.js";
 import { Table } from "./table.js";
+import { tile } from "./tile.js";
 
 export const poolLink = ({ namespace, name }) => `#/pools/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
 
@@ -81,7 +82,11 @@ export class Overview {
       ["pending", "Pending", "pending"],
       ["queue", "Sessions queued", "queue"],
       ["trouble", "Need attention", "trouble"],
-    ].map(([key, label, tone]) => this.#tile(key, label, tone));
+    ].map(([key, label, tone]) => {
+      const made = tile(label, tone);
+      this.tiles.set(key, made);
+      return made.element;
+    });
     this.search = h("input", { type: "search", id: "filter", autocomplete: "off", spellcheck: "false", placeholder: "Name or namespace" });
     this.search.value = parameters.get("q") ?? "";
     const options = Object.entries(CHOICES).map(([value, [label]]) => h("option", { value }, label));
@@ -108,12 +113,6 @@ export class Overview {
     this.stop = follow("pools", { pools: (data) => this.table.change(data) });
   }
 
-  #tile(key, label, tone) {
-    const figure = h("dd", { class: "figure" }, "–");
-    this.tiles.set(key, figure);
-    return h("div", { class: tone ? `tile marked ${tone}` : "tile" }, h("dt", {}, label), figure);
-  }
-
   #filter() {
     const words = this.search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const [, fits] = CHOICES[this.choice.value];
@@ -122,6 +121,7 @@ export class Overview {
   }
 
   #count() {
+    if (!this.shown) return;
     const rows = [...this.table.rows.values()];
     const sum = (key) => rows.reduce((total, row) => total + row[key], 0);
     const totals = {
@@ -132,11 +132,7 @@ export class Overview {
       queue: sum("queue"),
       trouble: rows.filter(wanting).length,
     };
-    if (!this.shown) return;
-    Object.entries(totals).forEach(([key, value]) => {
-      setText(this.tiles.get(key), number(value));
-      this.tiles.get(key).parentElement.classList.toggle("some", value > 0);
-    });
+    Object.entries(totals).forEach(([key, value]) => this.tiles.get(key).show(value));
     const spaces = new Set(rows.map((row) => row.namespace)).size;
     setText(this.sub, `${counted(rows.length, "pool", "pools")} in ${counted(spaces, "namespace", "namespaces")}`);
     const filtered = this.search.value || this.choice.value;

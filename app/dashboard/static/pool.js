@@ -5,6 +5,7 @@ import { Chart } from "./chart.js";
 import { h, setText } from "./dom.js";
 import { AGENT_STATES, POOL_STATES, SESSION_STATES, age, moment, number, rank } from "./format.js";
 import { Table } from "./table.js";
+import { tile } from "./tile.js";
 
 const since = (epoch) => (epoch === null ? "" : h("time", { datetime: new Date(epoch * 1000).toISOString(), title: moment(epoch) }, age(epoch)));
 
@@ -84,12 +85,6 @@ export class PoolPage {
   }
 
   #figures() {
-    const tile = ([key, label, tone]) => {
-      const figure = h("dd", { class: "figure" }, "–");
-      const more = h("dd", { class: "more" });
-      this.tiles.set(key, { figure, more });
-      return h("div", { class: tone ? `tile marked ${tone}` : "tile" }, h("dt", {}, label), figure, more);
-    };
     const tiles = [
       ["size", "Agents", ""],
       ["running", "Running", "running"],
@@ -97,7 +92,12 @@ export class PoolPage {
       ["pending", "Pending", "pending"],
       ["unknown", "Unknown", "unknown"],
       ["queue", "Sessions queued", "queue"],
-    ].map(tile);
+    ].map(([key, label, tone]) => {
+      const more = h("dd", { class: "more" });
+      const made = tile(label, tone, more);
+      this.tiles.set(key, { ...made, more });
+      return made.element;
+    });
     return h("dl", { class: "tiles" }, tiles);
   }
 
@@ -136,9 +136,8 @@ export class PoolPage {
 
   #tile(key, value, more) {
     const tile = this.tiles.get(key);
-    setText(tile.figure, number(value));
+    tile.show(value);
     setText(tile.more, more);
-    tile.figure.parentElement.classList.toggle("some", value > 0);
   }
 
   #explain({ decision, conditions, template }) {
