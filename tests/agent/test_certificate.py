@@ -18,10 +18,10 @@ from app.agent import certificate
 from app.api import agents
 from app.broker.reports import Reports
 from app.kube.errors import ApiUnreachable
-from app.obs import metrics
 from certs.agents import certified_uri
 from certs.authority import issue_authority
 from tests.agent.issuing import AUTHORITY, NOW, Pod, review, serving
+from tests.support.limits import refusals
 
 
 @pytest.fixture
@@ -29,10 +29,6 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pod:
     monkeypatch.setattr(certificate, "RETRY", 0.01)
     monkeypatch.setattr(agents, "reports", Reports())
     return Pod(tmp_path)
-
-
-def refusals(reason: str) -> float:
-    return metrics.REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason}) or 0.0
 
 
 async def test_the_certificate_is_the_tokens_pods_and_the_key_its_owners_alone(pod: Pod) -> None:

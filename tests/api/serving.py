@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import uvicorn
@@ -16,6 +17,21 @@ from app.broker.clients import Clients
 from app.model.meta import NamespacedName
 from tests.broker.wire import Plane, agent, serving
 from tests.broker.world import CPU, Pools
+
+
+@asynccontextmanager
+async def listening(app: FastAPI, **options: Any) -> AsyncIterator[int]:
+    """The application over HTTP, with uvicorn's options; its port on loopback."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1, **options
+    )
+    server, door = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0), backlog=1024)
+    running = asyncio.create_task(server.serve(sockets=[door]))
+    try:
+        yield door.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
 
 
 class Rest:
@@ -36,18 +52,8 @@ async def rest(*keys: NamespacedName) -> AsyncIterator[Rest]:
     pools = Pools(*(keys or (CPU,)))
     async with serving(pools) as plane:
         served = Rest(plane, pools)
-        config = uvicorn.Config(
-            served.app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        listening = socket.create_server(("127.0.0.1", 0))
-        served.port = listening.getsockname()[1]
-        running = asyncio.create_task(server.serve(sockets=[listening]))
-        try:
+        async with listening(served.app) as served.port:
             yield served
-        finally:
-            server.should_exit = True
-            await running
 
 
 def client(served: Rest) -> httpx.AsyncClient:

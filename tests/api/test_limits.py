@@ -7,13 +7,11 @@ import contextlib
 import logging
 import random
 import resource
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import structlog
-import uvicorn
 from fastapi import APIRouter, Request
 
 from app.api.app import create
@@ -21,6 +19,7 @@ from app.api.auth import Protocol
 from app.api.limits import bounded
 from app.broker.reports import LINES, LINES_PER_SECOND
 from app.settings import Limits
+from tests.api.serving import listening
 from tests.support.limits import refused_by
 
 LIMITS = Limits().model_copy(update={"header_bytes": 8192, "body_bytes": 65536, "request_seconds": 1})
@@ -37,23 +36,9 @@ async def served(limits: Limits = LIMITS) -> AsyncIterator[int]:
         return len(await request.body())
 
     app = create(webhook_router=router, ready=lambda: None, rbac=None, leading=lambda: None, limits=limits)
-    config = uvicorn.Config(
-        app,
-        http=bounded(Protocol, limits),
-        h11_max_incomplete_event_size=limits.header_bytes,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    running = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.should_exit = True
-        await running
+    options = {"http": bounded(Protocol, limits), "h11_max_incomplete_event_size": limits.header_bytes}
+    async with listening(app, **options) as port:
+        yield port
 
 
 async def say(port: int, *parts: bytes) -> bytes:

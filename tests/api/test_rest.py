@@ -16,11 +16,11 @@ from app.broker.access import Caller, Credentials, Right
 from app.broker.refusal import Reason, RefusedError
 from app.core.agents import PoolInfo
 from app.model.meta import NamespacedName
-from app.obs import metrics
 from app.proto import velda_pb2
 from tests.api.serving import Rest, client, rest
 from tests.broker.wire import agent
 from tests.broker.world import CPU
+from tests.support.limits import refusals
 
 SESSION = "/broker/v1/session"
 SESSIONS = "/broker/v1/sessions"
@@ -38,10 +38,6 @@ async def served() -> AsyncIterator[Rest]:
 async def http(served: Rest) -> AsyncIterator[httpx.AsyncClient]:
     async with client(served) as http:
         yield http
-
-
-def refusals(reason: Reason) -> float:
-    return metrics.REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason.label}) or 0.0
 
 
 def test_every_call_of_the_protocol_has_its_route_and_its_types() -> None:
@@ -114,7 +110,7 @@ async def test_a_watch_shows_each_change_and_why_it_ends(
     served: Rest, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clients, "WATCH_INTERVAL", 0.01)
-    before = refusals(Reason.UNKNOWN_POOL)
+    before = refusals(Reason.UNKNOWN_POOL.label)
     async with http.stream("GET", "/pool/cpu/watch") as answer:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
         assert answer.headers["cache-control"] == "no-store"
@@ -127,7 +123,7 @@ async def test_a_watch_shows_each_change_and_why_it_ends(
         del served.pools.info[CPU]
         gone = {"code": 5, "message": 'there is no pool "cpu"', "details": []}
         assert [json.loads(line) async for line in lines] == [{"error": gone}]
-    assert refusals(Reason.UNKNOWN_POOL) == before + 1
+    assert refusals(Reason.UNKNOWN_POOL.label) == before + 1
 
 
 async def test_a_watch_without_news_says_that_it_is_there(
@@ -199,12 +195,12 @@ async def test_one_that_waits_when_the_server_stops_is_told_to_try_again(served:
 
 async def test_only_the_leader_answers(served: Rest, http: httpx.AsyncClient) -> None:
     served.leading = None
-    before = refusals(Reason.NOT_LEADING)
+    before = refusals(Reason.NOT_LEADING.label)
     for answer in (await http.get("/pool"), await http.get("/pool/cpu/watch"), await http.post(SESSION, json=NEW)):
         message = "another replica leads: ask the Service that follows the leader"
         assert (answer.status_code, answer.json()) == (503, {"code": 14, "message": message, "details": []})
         assert answer.headers["retry-after"] == "1"
-    assert refusals(Reason.NOT_LEADING) == before + 3
+    assert refusals(Reason.NOT_LEADING.label) == before + 3
 
 
 MALFORMED = {
@@ -227,13 +223,13 @@ MALFORMED = {
 
 @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
 async def test_a_malformed_body_is_400_and_changes_nothing(served: Rest, http: httpx.AsyncClient, body: bytes) -> None:
-    before = refusals(Reason.BAD_REQUEST)
+    before = refusals(Reason.BAD_REQUEST.label)
     answer = await http.post(SESSION, content=body)
     error = answer.json()
     assert (answer.status_code, error["code"], error["details"]) == (400, 3, [])
     assert error["message"].startswith("the body is not a SessionRequest: ")
     assert len(error["message"]) < 400
-    assert refusals(Reason.BAD_REQUEST) == before + 1
+    assert refusals(Reason.BAD_REQUEST.label) == before + 1
     assert served.plane.registry.pool_agents(CPU).requested_sessions == 0
 
 

@@ -17,12 +17,12 @@ from app.broker.rbac import AUDIENCE, Rbac
 from app.kube.access import review_access
 from app.kube.client import Client
 from app.model.meta import NamespacedName
-from app.obs.metrics import REGISTRY
 from app.proto import velda_pb2
 from app.settings import Clients
 from tests.broker.wire import Plane, agent, serving
 from tests.broker.world import Pools, execution
 from tests.support.cluster import Cluster
+from tests.support.limits import refusals
 
 RESOURCES = {
     "get": "agentpools",
@@ -138,10 +138,6 @@ def bearer(token: str) -> Metadata:
     return (("authorization", f"Bearer {token}"),)
 
 
-def counted(reason: str) -> float:
-    return REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason}) or 0.0
-
-
 async def refused(call: Awaitable[object]) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call
@@ -157,13 +153,13 @@ def state(plane: Plane, users: Users) -> object:
 async def test_a_call_needs_its_verb_and_no_other(client: Client, users: Users, name: str) -> None:
     verb, call = CALLS[name]
     async with broker(client, users) as plane:
-        before, count = state(plane, users), counted("forbidden")
+        before, count = state(plane, users), refusals("forbidden")
         with capture_logs() as lines:
             code, said = await refused(call(plane, str(users.pool), bearer(await users.token(client, f"but-{verb}"))))
         assert code is Code.PERMISSION_DENIED
         assert f'user "system:serviceaccount:{users.namespace}:but-{verb}" may not {verb} {RESOURCES[verb]}' in said
         assert state(plane, users) == before
-        assert counted("forbidden") == count + 1
+        assert refusals("forbidden") == count + 1
         (line,) = (line for line in lines if line["event"] == "refused")
         assert (line["call"], line["reason"], line["error"]) == (name, "forbidden", said)
         assert line["peer"].startswith("ipv4:127.0.0.1:")
@@ -216,7 +212,7 @@ async def test_tokens_that_prove_nothing(client: Client, users: Users) -> None:
     async with broker(client, users) as plane:
         ours = await users.token(client, "only-list", audiences=[AUDIENCE])
         await CALLS["ListPools"][1](plane, "", bearer(ours))
-        before, count = state(plane, users), counted("unauthenticated")
+        before, count = state(plane, users), refusals("unauthenticated")
         with capture_logs() as lines:
             for metadata in (
                 (),
@@ -229,7 +225,7 @@ async def test_tokens_that_prove_nothing(client: Client, users: Users) -> None:
                 assert code is Code.UNAUTHENTICATED
                 assert "kubectl create token" in said
         assert state(plane, users) == before
-        assert counted("unauthenticated") == count + 5
+        assert refusals("unauthenticated") == count + 5
         told = [line for line in lines if line["event"] == "refused"]
         assert [line["reason"] for line in told] == ["unauthenticated"] * 5
         for secret in (payload, foreign, "YTpi"):

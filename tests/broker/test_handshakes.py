@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 from app.broker import handshakes as module
 from app.broker import server, services
 from app.broker.handshakes import SETTLED, UNSETTLED, Handshakes
-from app.obs.metrics import REGISTRY
 from tests.broker import wire
 from tests.broker.pods import Authority
 from tests.broker.wire import Tls, WireAgent, serving
 from tests.broker.world import CPU, Pools
 from tests.support.clock import Clock
+from tests.support.limits import refusals
 
 
 @pytest.fixture
@@ -68,10 +68,7 @@ async def test_a_foreign_certificate_and_none_are_counted_and_told(
     ours, foreign, pools = Authority(), Authority(), Pools(CPU)
     pools.add_pod(CPU, "a")
 
-    def counted() -> float:
-        return REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": "handshake"}) or 0.0
-
-    before = counted()
+    before = refusals("handshake")
     tls = Tls(ours.server, ours.pair.certificate, ours.pair.certificate)
     with capture_logs() as lines:
         async with serving(pools, authentication="mtls", tls=tls) as plane, asyncio.timeout(20):
@@ -82,11 +79,11 @@ async def test_a_foreign_certificate_and_none_are_counted_and_told(
                 worker = WireAgent(plane.port, "a", credentials=stranger)
                 assert (await worker.ended())[0] is grpc.StatusCode.UNAVAILABLE
                 await worker.vanish()
-            assert counted() == before
+            assert refusals("handshake") == before
             clock.now = SETTLED
-            while counted() < before + len(strangers):  # noqa: ASYNC110  a count has no event
+            while refusals("handshake") < before + len(strangers):  # noqa: ASYNC110  a count has no event
                 await asyncio.sleep(0.01)
             await rightful.vanish()
     told = [line for line in lines if line.get("reason") == "handshake"]
-    assert len(told) == counted() - before
+    assert len(told) == refusals("handshake") - before
     assert {(line["call"], line["peer"]) for line in told} == {("TLS handshake", "unknown")}

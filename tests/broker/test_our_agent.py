@@ -14,11 +14,11 @@ from app.agent import agent as agents
 from app.agent.agent import Agent, Identity
 from app.agent.session import ProcessRunner
 from app.kube import answers
-from app.obs.metrics import REGISTRY
 from app.proto import velda_pb2
 from tests.broker.wire import serving
 from tests.broker.world import CPU, Pools, Status
 from tests.support.agents import LoopRunner
+from tests.support.limits import refusals
 
 REQUEST = velda_pb2.SessionRequest(session_id="s", pool="cpu", instance_id=1)
 
@@ -58,23 +58,18 @@ async def test_a_killed_session_ends() -> None:
         assert plane.registry.list(instance_id=1) == []
 
 
-def not_checked() -> float:
-    """How many agents were told to come again."""
-    return REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": "not_checked"}) or 0.0
-
-
 class Reviews:
     """An API server that says whose a token is once an agent was told to come again; each token is its pod's name."""
 
     def __init__(self) -> None:
         self.under_way = self.most = 0
-        self._refused = not_checked()
+        self._refused = refusals("not_checked")
 
     async def __call__(self, token: str) -> Mapping[str, Any]:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
-            while not_checked() == self._refused:  # noqa: ASYNC110  a count has no event
+            while refusals("not_checked") == self._refused:  # noqa: ASYNC110  a count has no event
                 await asyncio.sleep(0.005)
         finally:
             self.under_way -= 1

@@ -15,12 +15,12 @@ from app.broker import identity, services
 from app.broker.reports import Reports
 from app.kube.access import review_token
 from app.kube.errors import ApiUnreachable
-from app.obs import metrics
 from app.proto import velda_pb2
 from tests.broker.pods import AUDIENCE, Authority, Home
 from tests.broker.wire import Plane, Tls, WireAgent, agent, serving
 from tests.broker.world import CPU, Pools, execution
 from tests.support.cluster import Cluster
+from tests.support.limits import refusals
 from tests.support.relay import SourceRelay
 
 DENIED, UNAUTHENTICATED = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED
@@ -51,22 +51,18 @@ async def asking(home: Home, authentication: Any = "token") -> AsyncIterator[Pla
 
 async def refused(plane: Plane, worker: WireAgent, *, pool: str = "cpu", reason: str) -> tuple[grpc.StatusCode, str]:
     """The status; the rest is looked at here."""
-    before = _count(reason), _state(plane)
+    before = refusals(reason), _state(plane)
     claim = velda_pb2.AgentIdentity(agent_id=worker.name, pool=pool)
     with capture_logs() as lines:
         await worker.say(agent_identity=claim, current_executions=[execution("stolen")])
         status = await worker.ended()
     await worker.vanish()
-    assert (_count(reason), _state(plane)) == (before[0] + 1, before[1])
+    assert (refusals(reason), _state(plane)) == (before[0] + 1, before[1])
     (line,) = [line for line in lines if line["event"] == "refused"]
     assert (line["pool"], line["agent"], line["reason"]) == (pool, worker.name, reason)
     assert line["peer"]
     assert line["error"] == status[1]
     return status
-
-
-def _count(reason: str) -> float:
-    return metrics.REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason}) or 0.0
 
 
 def _state(plane: Plane) -> Any:

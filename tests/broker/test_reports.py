@@ -6,15 +6,11 @@ from structlog.testing import capture_logs
 
 from app.broker.refusal import Reason, RefusedError
 from app.broker.reports import LINES, LINES_PER_SECOND, LONGEST, Reports
-from app.obs.metrics import REGISTRY
-
-
-def counted() -> float:
-    return REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": "forbidden"}) or 0.0
+from tests.support.limits import refusals
 
 
 def test_a_flood_is_counted_and_told_in_few_lines() -> None:
-    now, before = 0.0, counted()
+    now, before = 0.0, refusals("forbidden")
     reports = Reports(lambda: now)
     refused = RefusedError(Reason.FORBIDDEN, 'user "ada" may not')
     with capture_logs() as lines:
@@ -24,7 +20,7 @@ def test_a_flood_is_counted_and_told_in_few_lines() -> None:
         now += 1 / LINES_PER_SECOND
         reports.refused(refused, call="GetPool", peer="ipv4:10.0.0.1:5")
         reports.refused(refused, call="GetPool", peer="ipv4:10.0.0.1:5")
-    assert counted() == before + LINES + 102
+    assert refusals("forbidden") == before + LINES + 102
     assert "untold_before" not in lines[0]
     assert lines[LINES:] == [
         {

@@ -16,19 +16,15 @@ from app.broker.access import Open
 from app.broker.server import BrokerServer
 from app.core.agents import AgentPod
 from app.model.meta import NamespacedName
-from app.obs import metrics
 from app.proto import velda_pb2
 from app.settings import Broker
 from tests.broker.wire import BASE, WireAgent, agent, serving
 from tests.broker.world import CPU, Pools, Status, execution
+from tests.support.limits import refusals
 
 
 def request(session_id: str = "s", *, pool: str = "cpu", **fields: object) -> velda_pb2.SessionRequest:
     return velda_pb2.SessionRequest(session_id=session_id, pool=pool, instance_id=1, **fields)  # type: ignore[arg-type]
-
-
-def refusals(reason: str) -> float:
-    return metrics.REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason}) or 0.0
 
 
 async def test_a_session_from_request_to_end() -> None:

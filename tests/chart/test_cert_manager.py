@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from app.settings import parse
 from tests.chart.support import NAMESPACE, Manifest, pick, render
@@ -23,13 +22,9 @@ KINDS = ("certificates", "issuers")
 def home(cluster: Cluster) -> Iterator[Cluster]:
     """With cert-manager's CRDs and the release's namespace."""
     crds = source("certmanager", "github.com/cert-manager/cert-manager") / "deploy" / "crds"
-    files = [f"--filename={crds / f'cert-manager.io_{kind}.yaml'}" for kind in KINDS]
-    cluster.kubectl("apply", "--server-side", *files)
-    names = [f"crd/{kind}.cert-manager.io" for kind in KINDS]
-    cluster.kubectl("wait", *names, "--for=condition=Established", "--timeout=240s")
-    cluster.kubectl("create", "namespace", NAMESPACE, check=False)
-    yield cluster
-    cluster.kubectl("delete", *names)
+    with cluster.with_crds({f"{kind}.cert-manager.io": crds / f"cert-manager.io_{kind}.yaml" for kind in KINDS}):
+        cluster.kubectl("create", "namespace", NAMESPACE, check=False)
+        yield cluster
 
 
 def certificate(manifests: list[Manifest]) -> Manifest:
@@ -40,15 +35,13 @@ def certificate(manifests: list[Manifest]) -> Manifest:
 def test_cert_manager_takes_every_manifest(home: Cluster, values: tuple[str, ...]) -> None:
     manifests = [item for item in render(*values) if item["apiVersion"] == "cert-manager.io/v1"]
     assert certificate(manifests)
-    options = ("--dry-run=server", "--server-side", "--validate=strict")
-    home.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump_all(manifests))
+    home.dry_run(*manifests)
 
 
 def test_a_mistake_would_be_found(home: Cluster) -> None:
     wrong = certificate(render(ENABLED))
     wrong["spec"]["dnsName"] = wrong["spec"].pop("dnsNames")
-    options = ("--dry-run=server", "--server-side", "--validate=strict")
-    done = home.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump(wrong), check=False)
+    done = home.dry_run(wrong, check=False)
     assert done.returncode
     assert "dnsName" in done.stderr
 

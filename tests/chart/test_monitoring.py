@@ -64,13 +64,10 @@ def home(cluster: Cluster) -> Iterator[Cluster]:
     """With the operator's CRDs and the release's namespace."""
     operator = source("prometheusoperator", "github.com/prometheus-operator/prometheus-operator")
     crds = operator / "example" / "prometheus-operator-crd"
-    files = [f"--filename={crds / f'monitoring.coreos.com_{kind}.yaml'}" for kind in KINDS]
-    cluster.kubectl("apply", "--server-side", *files)
-    names = [f"crd/{kind}.monitoring.coreos.com" for kind in KINDS]
-    cluster.kubectl("wait", *names, "--for=condition=Established", "--timeout=240s")
-    cluster.kubectl("create", "namespace", NAMESPACE, check=False)
-    yield cluster
-    cluster.kubectl("delete", *names)
+    files = {f"{kind}.monitoring.coreos.com": crds / f"monitoring.coreos.com_{kind}.yaml" for kind in KINDS}
+    with cluster.with_crds(files):
+        cluster.kubectl("create", "namespace", NAMESPACE, check=False)
+        yield cluster
 
 
 @pytest.mark.parametrize("metrics", ["authenticated", "open"])
@@ -82,15 +79,13 @@ def test_the_operator_takes_every_manifest(home: Cluster, metrics: str) -> None:
         if (item["kind"], item["metadata"]["name"]) not in before
     ]
     assert {item["kind"] for item in added} >= {"ServiceMonitor", "PrometheusRule", "ConfigMap"}
-    options = ("--dry-run=server", "--server-side", "--validate=strict")
-    home.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump_all(added))
+    home.dry_run(*added)
 
 
 def test_a_mistake_would_be_found(home: Cluster) -> None:
     wrong = pick(render(*ENABLED), "ServiceMonitor", NAME)
     wrong["spec"]["endpoints"][0]["tlsConfig"]["servername"] = "x"
-    options = ("--dry-run=server", "--server-side", "--validate=strict")
-    done = home.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump(wrong), check=False)
+    done = home.dry_run(wrong, check=False)
     assert done.returncode
     assert "servername" in done.stderr
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,7 +9,6 @@ from typing import Any
 
 import httpx
 import msgspec
-import uvicorn
 from fastapi import APIRouter
 
 from app.api.app import create
@@ -25,6 +22,7 @@ from app.dashboard.routes import routes
 from app.model.agentpool import AgentPool
 from app.model.meta import NamespacedName
 from app.settings import Limits
+from tests.api.serving import listening
 from tests.broker.wire import Plane, serving
 
 KINDS = ("Ready", "CapacityReady", "Reconciling", "Stalled")
@@ -114,20 +112,8 @@ async def _listening(served: Served, limits: Limits) -> AsyncIterator[str]:
     app = create(
         webhook_router=APIRouter(), ready=lambda: None, rbac=None, leading=lambda: served.leading, dashboard=pages
     )
-    config = uvicorn.Config(
-        app,
-        http=bounded(Protocol, limits),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    running = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        served.plane.registry.stop()
-        server.should_exit = True
-        await running
+    async with listening(app, http=bounded(Protocol, limits)) as port:
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            served.plane.registry.stop()

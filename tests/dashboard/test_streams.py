@@ -18,13 +18,12 @@ from app.broker.refusal import Reason, RefusedError
 from app.dashboard import routes, streams
 from app.model.meta import POOL_LABEL, NamespacedName
 from app.model.pod import Pod
-from app.obs import metrics
 from app.proto import velda_pb2
 from tests.broker.wire import agent
 from tests.broker.world import CPU
 from tests.dashboard.events import PATIENCE, Reader, reading
 from tests.dashboard.serving import Served, dashboard
-from tests.support.limits import refused_by
+from tests.support.limits import refusals, refused_by
 
 OTHER = NamespacedName("other", "gpu")
 THIRD = NamespacedName("other", "tpu")
@@ -63,10 +62,6 @@ async def served() -> AsyncIterator[Served]:
 async def http(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     async with served.http() as http:
         yield http
-
-
-def refusals(reason: Reason) -> float:
-    return metrics.REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason.label}) or 0.0
 
 
 def places(served: Served) -> int:
@@ -175,13 +170,13 @@ async def test_of_very_many_agents_those_of_trouble_are_shown(
 @pytest.mark.parametrize("path", ["pools", "pools/default/cpu"])
 async def test_who_has_no_right_is_refused_counted_and_told_in_the_log(path: str, token: str) -> None:
     reason = Reason.FORBIDDEN if token == TOKEN else Reason.UNAUTHENTICATED
-    before = refusals(reason)
+    before = refusals(reason.label)
     async with dashboard(CPU, access=Users()) as served, served.http(token) as http:
         with structlog.testing.capture_logs() as logs:
             answer = await http.get(f"/dashboard/{path}")
         assert answer.status_code == (403 if token == TOKEN else 401)
         assert answer.headers.get("www-authenticate") == (None if token == TOKEN else "Bearer")
-        assert (refusals(reason), places(served)) == (before + 1, 0)
+        assert (refusals(reason.label), places(served)) == (before + 1, 0)
     (line,) = [line for line in logs if line["event"] == "refused"]
     assert (line["reason"], line["call"].split()[0]) == (reason.label, "dashboard")
     assert TOKEN not in json.dumps(logs)
@@ -232,7 +227,7 @@ async def test_sessions_are_for_those_who_may_list_them() -> None:
 async def test_a_stream_ends_with_the_readers_rights(path: str, verb: str, lost: str) -> None:
     users = Users((verb, ""))
     reason = Reason.FORBIDDEN if lost == "right" else Reason.UNAUTHENTICATED
-    before = refusals(reason)
+    before = refusals(reason.label)
     async with dashboard(CPU, access=users) as served, served.http(TOKEN) as http, reading(http, path) as reader:
         await reader.next()
         assert places(served) == 1
@@ -241,7 +236,7 @@ async def test_a_stream_ends_with_the_readers_rights(path: str, verb: str, lost:
         assert (await reader.until("refused"))["code"] == (7 if lost == "right" else 16)
         with pytest.raises(StopAsyncIteration):
             await reader.next()
-        assert (refusals(reason), places(served)) == (before + 1, 0)
+        assert (refusals(reason.label), places(served)) == (before + 1, 0)
 
 
 async def test_a_pool_that_one_has_no_right_to_is_as_one_that_is_not() -> None:
@@ -266,12 +261,12 @@ async def test_the_end_of_a_pool_is_told(served: Served, http: httpx.AsyncClient
 async def test_who_one_is() -> None:
     async with dashboard(CPU, access=Users()) as served, served.http(TOKEN) as ada, served.http() as nobody:
         assert (await ada.get("/dashboard/me")).json()["user"] == "ada"
-        before = refusals(Reason.UNAUTHENTICATED)
+        before = refusals(Reason.UNAUTHENTICATED.label)
         answer = await nobody.get("/dashboard/me")
         assert (answer.status_code, answer.json()["user"]) == (200, None)
-        assert refusals(Reason.UNAUTHENTICATED) == before  # who has shown nothing is refused nothing
+        assert refusals(Reason.UNAUTHENTICATED.label) == before  # who has shown nothing is refused nothing
         answer = await nobody.get("/dashboard/me", headers={"Authorization": "Bearer another"})
-        assert (answer.status_code, refusals(Reason.UNAUTHENTICATED)) == (401, before + 1)
+        assert (answer.status_code, refusals(Reason.UNAUTHENTICATED.label)) == (401, before + 1)
 
 
 async def test_only_the_leader_answers(served: Served, http: httpx.AsyncClient) -> None:

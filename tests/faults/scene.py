@@ -19,12 +19,10 @@ from tests.e2e.product import Sessions
 from tests.faults.audit import Audit, runs
 from tests.faults.crew import Crew
 from tests.faults.proxy import ApiProxy, Door
-from tests.support import kwok
 from tests.support.api import Api
 from tests.support.cluster import Cluster
-from tests.support.network import take_range
-from tests.support.plane import Network, Plane
-from tests.support.process import Children
+from tests.support.plane import Plane
+from tests.support.plane_stage import raised
 
 STARTING = 120.0
 """Seconds that a process may take to be there: not what is tested, and machines may be busy."""
@@ -48,13 +46,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="velda-faults-")))
-        children = Children(directory / "logs")
-        stack.push_async_callback(children.stop)
-        loopback = stack.enter_context(take_range())
-        network = Network(address="127.0.0.1", service_cidr=loopback.service_cidr, first_service=loopback.first_service)
-        plane = Plane(directory, network, children)
-        await plane.start()
-        await kwok.start(children, directory, kubeconfig=plane.kubeconfig, cidr=loopback.pod_cidr)
+        plane, _ = await raised(directory, stack)
         cluster = Cluster(kubeconfig=plane.kubeconfig, directory=directory)
         await asyncio.to_thread(cluster.install_crd)
         yield World(plane, cluster, await stack.enter_async_context(Api(plane.kubeconfig)))

@@ -48,12 +48,8 @@ def manifests(directory: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def gitops(cluster: Cluster) -> Iterator[Cluster]:
     """With the CRDs of Argo CD and Flux."""
-    files: list[Path] = [source("gitopscrds", module) / path for module, path in CRDS.values()]
-    cluster.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
-    names = [f"crd/{name}" for name in CRDS]
-    cluster.kubectl("wait", *names, "--for=condition=Established", "--timeout=30s")
-    yield cluster
-    cluster.kubectl("delete", *names)
+    with cluster.with_crds({name: source("gitopscrds", module) / path for name, (module, path) in CRDS.items()}):
+        yield cluster
 
 
 @pytest.mark.parametrize("directory", ["argocd", "flux"])
@@ -63,10 +59,9 @@ def test_the_api_server_takes_them_with_the_tools_own_crds(gitops: Cluster, dire
     assert len(served) >= 2
     for item in served:
         item["metadata"]["namespace"] = namespace
-    options = ("--dry-run=server", "--server-side", "--validate=strict")
-    gitops.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump_all(served))
+    gitops.dry_run(*served)
     served[0]["spec"]["surce"] = {}
-    done = gitops.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump(served[0]), check=False)
+    done = gitops.dry_run(served[0], check=False)
     assert "surce" in done.stderr, "a mistake would be found"
 
 

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from app.kube.client import Client
 from app.kube.endpoint import Endpoint
@@ -66,6 +68,20 @@ class Cluster:
         self.kubectl("apply", "-f", str(CHECKOUT / "crd" / "agentpools.velda.io.yaml"))
         for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
             self.kubectl("wait", f"crd/{CRD}", f"--for={condition}", "--timeout=240s")
+
+    @contextlib.contextmanager
+    def with_crds(self, files: Mapping[str, Path]) -> Iterator[None]:
+        """With the CRDs of others, by their names."""
+        self.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files.values()))
+        names = [f"crd/{name}" for name in files]
+        self.kubectl("wait", *names, "--for=condition=Established", "--timeout=240s")
+        yield
+        self.kubectl("delete", *names)
+
+    def dry_run(self, *manifests: Mapping[str, Any], check: bool = True) -> subprocess.CompletedProcess[str]:
+        """What the API server says of manifests, unknown fields included; nothing is stored."""
+        options = ("--dry-run=server", "--server-side", "--validate=strict")
+        return self.kubectl("apply", *options, "--filename=-", input=yaml.safe_dump_all(manifests), check=check)
 
     def sweep(self) -> None:
         """Remove what is cluster-wide of ours, whoever left it: webhooks, pools with their finalizers, the CRD."""

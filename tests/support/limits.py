@@ -1,4 +1,4 @@
-"""What every test of a limit sees: it is counted, and told."""
+"""What every test of a limit or a refusal sees: it is counted, and told."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def refused_by(name: str, *, told_in: Sequence[str] = ("error",)) -> Iterator[No
         yield
     assert count() == before + 1
     assert [line for line in logs if any(f"(limits.{name}: " in line.get(field, "") for field in told_in)], logs
+
+
+def refusals(reason: str) -> float:
+    """How many callers the broker has refused for that reason."""
+    return metrics.REGISTRY.get_sample_value("velda_broker_refusals_total", {"reason": reason}) or 0.0
