@@ -26,6 +26,7 @@ from app.core.reconcile import Observed, Plan, reconcile, remember
 from app.core.status import mapping
 from app.core.trace import AgentCreated, LimitsSet, Recorder, nobody
 from app.core.validation import validate
+from app.core.workers import alike
 from app.kube.client import Client
 from app.kube.events import EventRecorder
 from app.model.agentpool import AgentPool
@@ -109,7 +110,7 @@ class PoolController:
 
     def _pod_changed(self, key: NamespacedName, old: Pod | None, new: Pod | None) -> None:
         pod = new or old
-        if pod is None:
+        if pod is None or (old and new and alike(old, new)):
             return
         meta, gone = pod.metadata, new is None
         going = gone or meta.deletion_timestamp is not None

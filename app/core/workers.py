@@ -170,6 +170,24 @@ def classify(
     return sorted(workers, key=attrgetter("name"))
 
 
+def alike(old: Pod, new: Pod) -> bool:
+    """Whether nothing has to be decided anew because the pod has changed; of one that nobody owns, something always has.
+
+    Its node and its addresses are read when something else gives reason to.
+    """
+    before, after = old.metadata, new.metadata
+    return (
+        bool(after.controller_uid())
+        and before.uid == after.uid
+        and before.deletion_timestamp == after.deletion_timestamp
+        and before.labels == after.labels
+        and before.annotations == after.annotations
+        and before.owner_references == after.owner_references
+        and old.status.ended == new.status.ended
+        and diagnose(old) == diagnose(new)
+    )
+
+
 def ailing(workers: Iterable[Worker]) -> str:
     """What keeps an agent that is on its way, one for all; empty when nothing is known to."""
     return next((str(worker.problem) for worker in workers if worker.problem and worker.state in WAITING), "")
