@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from typing import Any
 
@@ -36,3 +37,14 @@ def test_answers_do_not_wait_for_the_peers_acknowledgement() -> None:
         connection, _ = listening.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_what_the_start_has_made_is_left_out_of_later_collections() -> None:
+    held = [[number] for number in range(1000)]
+    try:
+        service._settle_heap()
+        left = {id(thing) for thing in gc.get_objects()}
+        assert not any(id(thing) in left for thing in held)
+        assert gc.get_freeze_count() > len(held)
+    finally:
+        gc.unfreeze()

@@ -23,8 +23,10 @@ from app.kube.errors import ApiError
 from app.model.meta import NamespacedName
 from app.obs import spans
 
-IN_FLIGHT = 128
-"""Calls under way at once, in the whole process."""
+IN_FLIGHT = 384
+"""Calls under way at once, in the whole process. With fewer, what the cluster does with the first of many pods holds up
+the others; more give nothing.
+"""
 UNWARNED = {"fieldValidation": "Ignore"}
 """Nobody would read warnings of unknown fields here, the webhook has told the pool's author; a third of the time."""
 RETRY_FIRST = 0.5

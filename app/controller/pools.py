@@ -37,7 +37,7 @@ from app.obs.pools import POOLS
 
 log = structlog.get_logger()
 
-FILLING = 0.25
+FILLING = 0.5
 """Seconds that news of a pod may wait while more are on their way, unless it goes: each alone changes no decision."""
 
 

@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 C = TypeVar("C")
 
 SHARE = 3
-"""Slots that one pool may hold for each that is free: of 64 it gets at most 48."""
+"""Slots that one pool may hold for each that is free: of 384 it gets at most 288."""
 HINTS_PART = 8
 """One in so many slots, at most, is for hints."""
 PAUSE = 1.0

@@ -171,7 +171,7 @@ def classify(
 
 
 def alike(old: Pod, new: Pod) -> bool:
-    """Whether nothing has to be decided anew because the pod has changed; of one that nobody owns, something always has.
+    """Whether nothing is to be decided anew because the pod has changed; of one that nobody owns, something always is.
 
     Its node and its addresses are read when something else gives reason to.
     """
@@ -183,7 +183,6 @@ def alike(old: Pod, new: Pod) -> bool:
         and before.labels == after.labels
         and before.annotations == after.annotations
         and before.owner_references == after.owner_references
-        and old.status.ended == new.status.ended
         and diagnose(old) == diagnose(new)
     )
 

@@ -13,16 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from app.kube import paths
 from app.kube.client import Client
 from app.kube.informer import Informer
 from app.model.meta import ObjectMeta
+from tests.bench.process import Process
 from tests.support.cluster import Cluster
+from tests.support.running import CHECKOUT
 
 LABEL = "bench"
 QUIET = 3.0
 """Seconds without a change after which pools are at rest."""
+IDLE = 0.15
+"""Of a core: what a control plane at rest takes less than."""
+IDENTITY = ("serviceaccount", "rbac", "state")
+"""Templates of the chart by which a server is who it is."""
 
 
 class Phase(msgspec.Struct, frozen=True):
@@ -103,6 +110,42 @@ class Bench:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
+
+    async def idle(self, *processes: Process) -> None:
+        """Wait until they have nothing more to do: what was removed is cleared away long after it is out of sight."""
+        async with asyncio.timeout(120):
+            used = IDLE * self._quiet
+            while used >= IDLE * self._quiet:
+                before = sum(process.cpu_seconds() for process in processes)
+                await asyncio.sleep(self._quiet)
+                used = sum(process.cpu_seconds() for process in processes) - before
+
+    @contextlib.asynccontextmanager
+    async def account(self) -> AsyncIterator[tuple[Path, str]]:
+        """A kubeconfig of the service account that the chart makes, with the chart's rights and a token; and the
+        namespace of both.
+
+        An administrator's certificate would be verified for each request, and is not what a server in a cluster has.
+        """
+        namespace = await self.namespace()
+        shown = (f"--show-only=templates/{name}.yaml" for name in IDENTITY)
+        chart = str(CHECKOUT / "chart")
+        manifests = (
+            await asyncio.to_thread(self.cluster.helm, "template", "velda", chart, f"-n={namespace}", *shown)
+        ).stdout
+        await asyncio.to_thread(self.cluster.kubectl, "apply", "-f", "-", input=manifests)
+        try:
+            created = await asyncio.to_thread(
+                self.cluster.kubectl, "create", "token", "velda-apiserver", f"-n={namespace}", "--duration=24h"
+            )
+            document = yaml.safe_load(self.cluster.kubeconfig.read_text())
+            document["users"][0]["user"] = {"token": created.stdout.strip()}
+            (path := self.directory / f"{namespace}.kubeconfig").touch(mode=0o600)
+            path.write_text(yaml.safe_dump(document))
+            yield path, namespace
+        finally:
+            await asyncio.to_thread(self.cluster.kubectl, "delete", "-f", "-", input=manifests)
+            await asyncio.to_thread(self.cluster.kubectl, "delete", "namespace", namespace, "--wait=false")
 
     @contextlib.asynccontextmanager
     async def watching(self, namespace: str | None) -> AsyncIterator[Watch]:

@@ -44,11 +44,14 @@ class Server(Process):
         self.https = https
         self.log = log
 
-    async def logged(self, words: str) -> None:
-        """Wait until its log has the words; RuntimeError with the log's end if the process ends before."""
+    async def logged(self, words: str, *, timeout: float = 120) -> None:
+        """Wait until its log has the words; RuntimeError with the log's end if the process or the time ends before."""
+        end = asyncio.get_running_loop().time() + timeout
         while words not in (text := self.log.read_text()):
             if self._process.returncode is not None:
                 raise RuntimeError(f"the server has ended with {self._process.returncode}: {text[-2000:]}")
+            if asyncio.get_running_loop().time() > end:
+                raise RuntimeError(f"the server does not say {words!r} within {timeout} s: {text[-2000:]}")
             await asyncio.sleep(0.02)  # a file has no event
 
 

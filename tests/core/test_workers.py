@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -59,9 +60,7 @@ statuses = st.builds(
     conditions=st.lists(st.sampled_from((SCHEDULED, UNSCHEDULABLE, GATED, READY)), max_size=2).map(tuple),
     container_statuses=st.builds(ContainerStatus, name=st.just("agent"), state=states).map(lambda one: (one,)),
 )
-pods = st.builds(
-    Pod, metadata=metas, spec=st.builds(PodSpec, node_name=st.sampled_from(("", "n1"))), status=statuses
-)
+pods = st.builds(Pod, metadata=metas, spec=st.builds(PodSpec, node_name=st.sampled_from(("", "n1"))), status=statuses)
 
 
 def with_parts_of(pod: Pod, other: Pod, parts: set[str]) -> Pod:
@@ -98,9 +97,9 @@ def test_who_is_alike_is_the_same_worker(old: Pod, other: Pod, parts: set[str]) 
 
 
 def pod(*conditions: PodCondition, phase: str = "Pending", version: str = "1", **meta: Any) -> Pod:
-    meta = {"labels": LABELS, "owner_references": (OURS,)} | meta
+    meta = {"uid": "uid-1", "labels": LABELS, "owner_references": (OURS,)} | meta
     return Pod(
-        metadata=ObjectMeta(name="a", namespace="n", uid="uid-1", resource_version=version, **meta),
+        metadata=ObjectMeta(name="a", namespace="n", resource_version=version, **meta),
         status=PodStatus(phase=phase, conditions=conditions),
     )
 
@@ -112,7 +111,7 @@ def test_a_pod_that_gets_a_node_and_starts_is_alike_all_the_way() -> None:
         pod(SCHEDULED, phase="Running", version="3"),
         pod(SCHEDULED, READY, phase="Running", version="4"),
     ]
-    assert all(alike(old, new) for old, new in zip(way, way[1:], strict=False))
+    assert all(alike(old, new) for old, new in pairwise(way))
 
 
 @pytest.mark.parametrize(
@@ -123,8 +122,9 @@ def test_a_pod_that_gets_a_node_and_starts_is_alike_all_the_way() -> None:
         pod(deletion_timestamp=datetime(2026, 1, 1, tzinfo=UTC)),
         pod(labels={**LABELS, "app": "another"}),
         pod(annotations={DELETION_COST: "100"}),
+        pod(uid="uid-2"),
     ],
-    ids=["unschedulable", "ended", "deleted", "labels", "annotations"],
+    ids=["unschedulable", "ended", "deleted", "labels", "annotations", "another of that name"],
 )
 def test_what_rules_read_is_not_alike(new: Pod) -> None:
     assert not alike(pod(), new)
