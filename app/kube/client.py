@@ -7,6 +7,7 @@ import contextlib
 import copy
 import sys
 import time
+from asyncio import sslproto
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Self
@@ -35,6 +36,10 @@ IDLE_CONNECTION = 60.0
 """Seconds that a connection is kept for the next request; the API server closes it after 90."""
 LINE_LIMIT = 8 << 20
 """Bytes of one watch event; etcd takes no object above 1.5 MiB."""
+
+TLS_BUFFER = 32 << 10
+"""Bytes that each TLS connection keeps to read into, 256 KiB by default: most of our memory with hundreds in flight."""
+sslproto.SSLProtocol.max_size = TLS_BUFFER
 
 JSON = "application/json"
 APPLY_PATCH = "application/apply-patch+yaml"

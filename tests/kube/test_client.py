@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import sslproto
 from contextlib import aclosing
 from typing import Any
 
@@ -247,3 +248,7 @@ async def test_connections_are_kept_and_closed(faults: FaultServer) -> None:
             await client.get(PATH)
     assert len(peers) == 1
     assert client._session is None
+
+
+def test_hundreds_of_tls_connections_keep_little_memory() -> None:
+    assert sslproto.SSLProtocol.max_size == module.TLS_BUFFER
