@@ -80,7 +80,7 @@ class Life:
         """While it has a session."""
         await self._apply(version=2)
         session = self._sessions.request(f"{self._namespace}/{NAME}")
-        await self._reach("serving", counts(runningReplicas=1), joining=True)
+        await self._reach("serving", counts(runningReplicas=1, idleReplicas=2), joining=True)
         await self._kubectl("delete", "agentpool", NAME, "--wait=false")
         await self._reach("deleting", lambda version: "deletionTimestamp" in version["metadata"])
         await session

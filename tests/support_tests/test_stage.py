@@ -94,8 +94,10 @@ def test_a_killed_supervisor_takes_the_stage_with_it_and_the_next_one_sweeps(
     (supervisor,) = children(parent.pid)
     os.kill(supervisor, signal.SIGKILL)
     wait_until_gone(directory)
-    stage.sweep()
-    assert not Path(directory).exists()
+    deadline = time.monotonic() + _DEADLINE
+    while Path(directory).exists():  # the kernel gives its name back a moment after its processes are out of sight
+        assert time.monotonic() < deadline
+        stage.sweep()
 
 
 def test_a_part_that_does_not_start_is_named_with_its_log(environment: dict[str, str]) -> None:
