@@ -114,11 +114,8 @@ class Bench:
     async def idle(self, *processes: Process) -> None:
         """Wait until they have nothing more to do: what was removed is cleared away long after it is out of sight."""
         async with asyncio.timeout(120):
-            used = IDLE * self._quiet
-            while used >= IDLE * self._quiet:
-                before = sum(process.cpu_seconds() for process in processes)
-                await asyncio.sleep(self._quiet)
-                used = sum(process.cpu_seconds() for process in processes) - before
+            while sum(await asyncio.gather(*(process.core_share(self._quiet) for process in processes))) >= IDLE:
+                pass
 
     @contextlib.asynccontextmanager
     async def account(self) -> AsyncIterator[tuple[Path, str]]:

@@ -35,7 +35,7 @@ async def agents(bench: Bench, *, count: int = 5000, settle: float = SETTLE, res
             crew = await stack.enter_async_context(load.crew(server.broker, watch))
             await crew.reach(count, timeout=PATIENCE)
             await asyncio.sleep(settle)
-            share = await _core_share(server, rest)
+            share = await server.core_share(rest)
             each = (server.resident_bytes() - before) / count / 1000
             began = time.perf_counter()
         await crew.reach(0, timeout=PATIENCE)
@@ -114,12 +114,6 @@ async def _grow(bench: Bench, watch: Watch, namespace: str, count: int) -> None:
             await bench.client.create(paths.agentpools(namespace), body)
         await watch.reaches(count, timeout=PATIENCE, running=True)
         await bench.at_rest(namespace)
-
-
-async def _core_share(server: Server, seconds: float) -> float:
-    before = server.cpu_seconds()
-    await asyncio.sleep(seconds)
-    return (server.cpu_seconds() - before) / seconds
 
 
 def _user(bench: Bench, namespace: str) -> str:

@@ -30,6 +30,12 @@ class Process:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    async def core_share(self, seconds: float) -> float:
+        """Of a core, over the next so many seconds."""
+        before = self.cpu_seconds()
+        await asyncio.sleep(seconds)
+        return (self.cpu_seconds() - before) / seconds
+
     def resident_bytes(self) -> int:
         return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE
 

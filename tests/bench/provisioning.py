@@ -32,7 +32,7 @@ class Round(NamedTuple):
 
 async def measure(bench: Bench, *, pods: int = 1000, rounds: int = 6) -> None:
     """Lines ``provisioning`` and ``raw``."""
-    manager = find("kube-controller-manager", under=bench.directory)
+    manager, api_server = (find(name, under=bench.directory) for name in ("kube-controller-manager", "kube-apiserver"))
     async with (
         bench.account() as (kubeconfig, namespace),
         serving(kubeconfig, bench.directory, environment={"POD_NAMESPACE": namespace}) as server,
@@ -60,7 +60,10 @@ async def measure(bench: Bench, *, pods: int = 1000, rounds: int = 6) -> None:
         # In every order: a round costs more after some than after others.
         for order in itertools.islice(itertools.cycle(itertools.permutations(sides)), rounds):
             for name, start, process in order:
+                # The last round's pods and events are collected, its namespace emptied, while this one would begin.
+                await bench.idle(api_server, manager)
                 results[name].append(await _round(bench, name, start, process, pods=pods))
+        await bench.idle(api_server, manager)
         async with _default_limit(bench, manager) as slow:
             default = await _round(bench, "ReplicaSet at the default limit", replica_set, slow, pods=pods)
     _lines(bench, results, default, pods)
@@ -129,8 +132,6 @@ def _lines(bench: Bench, results: dict[str, list[Round]], default: Round, pods: 
 async def _round(
     bench: Bench, name: str, start: Callable[[str], Coroutine[Any, Any, None]], process: Process | None, *, pods: int
 ) -> Round:
-    # The last round's pods and events are collected, and its namespace emptied, while this one would begin.
-    await bench.idle(*(find(name, under=bench.directory) for name in ("kube-apiserver", "kube-controller-manager")))
     namespace = await bench.namespace()
     async with bench.watching(namespace) as watch:
         before, began = process.cpu_seconds() if process else 0.0, time.perf_counter()

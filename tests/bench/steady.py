@@ -39,9 +39,7 @@ async def measure(
             await _grow(bench, watch, namespace, range(small, large))
             await asyncio.sleep(settle)
             at_large = await _event_cost(bench, server, watch, events)
-            before = server.cpu_seconds()
-            await asyncio.sleep(rest)
-            share, resident = (server.cpu_seconds() - before) / rest, server.resident_bytes() / 1e6
+            share, resident = await server.core_share(rest), server.resident_bytes() / 1e6
         growth = at_large / at_small
         bench.line(
             "steady",
