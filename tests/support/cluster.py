@@ -66,17 +66,16 @@ class Cluster:
     def install_crd(self) -> None:
         """The AgentPool CRD, by a plain ``kubectl apply``; returns once pools can be stored."""
         self.kubectl("apply", "-f", str(CHECKOUT / "crd" / "agentpools.velda.io.yaml"))
-        for condition in ("jsonpath={.status.acceptedNames.kind}=AgentPool", "condition=Established"):
-            self.kubectl("wait", f"crd/{CRD}", f"--for={condition}", "--timeout=240s")
+        self._established(CRD)
 
     @contextlib.contextmanager
     def with_crds(self, files: Mapping[str, Path]) -> Iterator[None]:
         """With the CRDs of others, by their names."""
         self.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files.values()))
-        names = [f"crd/{name}" for name in files]
-        self.kubectl("wait", *names, "--for=condition=Established", "--timeout=240s")
+        for name in files:
+            self._established(name)
         yield
-        self.kubectl("delete", *names)
+        self.kubectl("delete", "crd", *files)
 
     def dry_run(self, *manifests: Mapping[str, Any], check: bool = True) -> subprocess.CompletedProcess[str]:
         """What the API server says of manifests, unknown fields included; nothing is stored."""
@@ -101,6 +100,15 @@ class Cluster:
         self.kubectl("create", "namespace", name)
         self.kubectl("wait", "--for=create", "serviceaccount/default", f"--namespace={name}", "--timeout=240s")
         return name
+
+    def _established(self, crd: str) -> None:
+        """Wait until objects of a CRD can be stored.
+
+        A new CRD's conditions are null, which `kubectl wait --for=condition=` takes for an error; they are a list
+        once its names are accepted.
+        """
+        for reached in (f"jsonpath={{.status.acceptedNames.plural}}={crd.partition('.')[0]}", "condition=Established"):
+            self.kubectl("wait", f"crd/{crd}", f"--for={reached}", "--timeout=240s")
 
     def _run(
         self, name: str, args: tuple[str, ...], *, stdin: str | None, check: bool
