@@ -139,7 +139,7 @@ def classify(
     """
     workers = []
     for pod in pods:
-        meta, labels, annotations = pod.metadata, pod.metadata.labels or {}, pod.metadata.annotations or {}
+        meta, (template_hash, cost, evict) = pod.metadata, _marks(pod)
         agent = agents.get(meta.name)
         wait = waits.get(meta.uid)
         state = state_of(pod, agent, inherited=meta.uid in inherited, deleting=meta.uid in deleting)
@@ -159,12 +159,12 @@ def classify(
                 since=agent.since if agent else inherited.get(meta.uid, 0.0),
                 created=_epoch(meta.creation_timestamp),
                 node=pod.spec.node_name,
-                template_hash=labels.get(TEMPLATE_HASH_LABEL, ""),
+                template_hash=template_hash,
                 joined=agent is not None,
                 problem=problem,
                 stuck=stuck,
                 recheck_at=recheck_at if recheck_at is not None and recheck_at > now else None,
-                hints=(annotations.get(DELETION_COST, ""), annotations.get(SAFE_TO_EVICT, "")),
+                hints=(cost, evict),
             )
         )
     return sorted(workers, key=attrgetter("name"))
@@ -173,18 +173,24 @@ def classify(
 def alike(old: Pod, new: Pod) -> bool:
     """Whether nothing is to be decided anew because the pod has changed; of one that nobody owns, something always is.
 
-    Its node and its addresses are read when something else gives reason to.
+    Its node and its addresses are read when something else gives reason to. What others note on it (a network
+    plugin on every pod that starts) says nothing of the agent.
     """
     before, after = old.metadata, new.metadata
     return (
         bool(after.controller_uid())
         and before.uid == after.uid
         and before.deletion_timestamp == after.deletion_timestamp
-        and before.labels == after.labels
-        and before.annotations == after.annotations
+        and _marks(old) == _marks(new)
         and before.owner_references == after.owner_references
         and diagnose(old) == diagnose(new)
     )
+
+
+def _marks(pod: Pod) -> tuple[str, str, str]:
+    """What is read of its labels and annotations: template hash, deletion cost, whether it may be evicted."""
+    labels, annotations = pod.metadata.labels or {}, pod.metadata.annotations or {}
+    return labels.get(TEMPLATE_HASH_LABEL, ""), annotations.get(DELETION_COST, ""), annotations.get(SAFE_TO_EVICT, "")
 
 
 def ailing(workers: Iterable[Worker]) -> str:

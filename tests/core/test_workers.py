@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.workers import Worker, alike, classify, track
-from app.model.meta import DELETION_COST, POOL_LABEL, TEMPLATE_HASH_LABEL, ObjectMeta, OwnerReference
+from app.model.meta import DELETION_COST, POOL_LABEL, SAFE_TO_EVICT, TEMPLATE_HASH_LABEL, ObjectMeta, OwnerReference
 from app.model.pod import (
     ContainerState,
     ContainerStateRunning,
@@ -39,7 +39,7 @@ metas = st.builds(
     uid=st.sampled_from(("uid-1", "uid-2")),
     resource_version=st.sampled_from(("1", "2")),
     labels=st.sampled_from((LABELS, {**LABELS, TEMPLATE_HASH_LABEL: "v2"}, {POOL_LABEL: "p"})),
-    annotations=st.sampled_from((None, {DELETION_COST: "0"}, {DELETION_COST: "100"})),
+    annotations=st.sampled_from((None, {DELETION_COST: "0"}, {DELETION_COST: "100"}, {SAFE_TO_EVICT: "false"})),
     owner_references=st.sampled_from(((OURS,), ())),
     deletion_timestamp=st.sampled_from((None, datetime(2026, 1, 1, tzinfo=UTC))),
 )
@@ -114,17 +114,23 @@ def test_a_pod_that_gets_a_node_and_starts_is_alike_all_the_way() -> None:
     assert all(alike(old, new) for old, new in pairwise(way))
 
 
+def test_what_others_note_on_a_pod_is_no_news() -> None:
+    address = {"cni.projectcalico.org/podIP": "10.0.0.7/32"}
+    assert alike(pod(), pod(labels={**LABELS, "app": "cpu"}, annotations=address, version="2"))
+
+
 @pytest.mark.parametrize(
     "new",
     [
         pod(UNSCHEDULABLE),
         pod(phase="Succeeded"),
         pod(deletion_timestamp=datetime(2026, 1, 1, tzinfo=UTC)),
-        pod(labels={**LABELS, "app": "another"}),
+        pod(labels={**LABELS, TEMPLATE_HASH_LABEL: "v2"}),
         pod(annotations={DELETION_COST: "100"}),
+        pod(annotations={SAFE_TO_EVICT: "true"}),
         pod(uid="uid-2"),
     ],
-    ids=["unschedulable", "ended", "deleted", "labels", "annotations", "another of that name"],
+    ids=["unschedulable", "ended", "deleted", "template", "deletion cost", "may be evicted", "another of that name"],
 )
 def test_what_rules_read_is_not_alike(new: Pod) -> None:
     assert not alike(pod(), new)
