@@ -18,7 +18,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars, get_conte
 from app.core.calls import Calls, Kind, Taken, Throttle
 from app.core.diagnosis import Cause, Problem
 from app.kube import paths
-from app.kube.client import Client
+from app.kube.client import METADATA, Client
 from app.kube.errors import ApiError
 from app.model.meta import NamespacedName
 from app.obs import spans
@@ -138,7 +138,7 @@ class Actuator:
 
     async def _create(self, pod: NamespacedName, body: bytes) -> None:
         try:
-            await self._client.create(paths.pods(pod.namespace), body, params=UNWARNED, patient=False)
+            await self._client.create(paths.pods(pod.namespace), body, params=UNWARNED, patient=False, accept=METADATA)
         except ApiError as error:
             if not error.already_exists:
                 raise

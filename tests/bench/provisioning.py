@@ -16,6 +16,7 @@ import msgspec
 
 from app.controller.actuator import UNWARNED
 from app.kube import paths
+from app.kube.client import METADATA
 from tests.bench.bench import Bench, pool, template
 from tests.bench.process import Process, find, serving
 from tests.support.process import bound, free_port
@@ -30,7 +31,7 @@ class Round(NamedTuple):
     peak: int
 
 
-async def measure(bench: Bench, *, pods: int = 1000, rounds: int = 6) -> None:
+async def measure(bench: Bench, *, pods: int = 1000, rounds: int = 12) -> None:
     """Lines ``provisioning`` and ``raw``."""
     manager, api_server = (find(name, under=bench.directory) for name in ("kube-controller-manager", "kube-apiserver"))
     async with (
@@ -162,7 +163,7 @@ async def _raw(bench: Bench, namespace: str, pods: int) -> None:
 
     async def worker() -> None:
         for body in bodies:
-            await bench.client.create(paths.pods(namespace), body, params=UNWARNED)
+            await bench.client.create(paths.pods(namespace), body, params=UNWARNED, accept=METADATA)
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(RAW_IN_FLIGHT):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from app.kube import paths
-from app.kube.client import Client
+from app.kube.client import METADATA, Client
 from app.kube.config import connect
 from app.kube.endpoint import ServiceAccount
 from app.kube.errors import ApiError, ApiUnreachable
@@ -47,6 +47,16 @@ class Bench:
 async def bench(cluster: Cluster) -> AsyncIterator[Bench]:
     async with cluster.client() as client:
         yield Bench(client, cluster.namespace())
+
+
+async def test_what_is_created_is_answered_by_its_metadata_and_a_refusal_as_ever(bench: Bench) -> None:
+    answer = await bench.client.create(paths.config_maps(bench.namespace), bench.config_map(a="1"), accept=METADATA)
+    created = msgspec.json.decode(answer)
+    with pytest.raises(ApiError) as taken:
+        await bench.client.create(paths.config_maps(bench.namespace), bench.config_map(a="1"), accept=METADATA)
+    assert (created["metadata"]["name"], "data" in created) == ("thing", False)
+    assert taken.value.already_exists
+    assert taken.value.message == 'configmaps "thing" already exists'
 
 
 async def test_a_name_that_is_taken_and_a_name_that_is_not(bench: Bench) -> None:
