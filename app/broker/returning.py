@@ -25,7 +25,7 @@ class Returning:
     def __init__(self, pools: PoolDirectory, life: Lifecycle) -> None:
         self._life = life
         self._until = life.clock() + REJOIN_TIME
-        present = {info.key: {pod.name for pod in pools.pods_of(info.key) if pod.ip} for info in pools.pools()}
+        present = {info.key: pools.may_join(info.key) for info in pools.pools()}
         self._awaited = {pool: names for pool, names in present.items() if names}
 
     def require_all(self) -> None:

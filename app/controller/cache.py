@@ -144,8 +144,10 @@ class PoolCache:
             return [info] if info else []
         return [self._info[key] for key in sorted(self._names.get(name, ()))]
 
-    def pods_of(self, pool: NamespacedName) -> list[AgentPod]:
-        return [pod for name in self.labelled_pods(pool) if (pod := self.find_pod(pool, name))]
+    def may_join(self, pool: NamespacedName) -> set[str]:
+        owners = {"", self._pools[pool].metadata.uid} if pool in self._pools else set()
+        pods = self.labelled_pods(pool).items()
+        return {name for name, pod in pods if pod.status.pod_ip and pod.metadata.controller_uid() in owners}
 
     def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:
         owner, pod = self._pools.get(pool), self.labelled_pods(pool).get(name)

@@ -106,8 +106,8 @@ class PoolDirectory(Protocol):
         """Pools that a bare name or a ``namespace/name`` may mean: none, one, or several of different namespaces."""
         ...
 
-    def pods_of(self, pool: NamespacedName) -> list[AgentPod]:
-        """Every pod that ``find_pod`` would find."""
+    def may_join(self, pool: NamespacedName) -> set[str]:
+        """Names of the pods with an address that the pool owns, or that nobody does, so that it may adopt them yet."""
         ...
 
     def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:

@@ -30,8 +30,8 @@ class Pools:
     def find_pools(self, name: str) -> list[PoolInfo]:
         return [info for info in self.pools() if name in (info.key.name, str(info.key))]
 
-    def pods_of(self, pool: NamespacedName) -> list[AgentPod]:
-        return [pod for (key, _), pod in self.pods.items() if key == pool]
+    def may_join(self, pool: NamespacedName) -> set[str]:
+        return {name for (key, name), pod in self.pods.items() if key == pool and pod.ip}
 
     def find_pod(self, pool: NamespacedName, name: str) -> AgentPod | None:
         return self.pods.get((pool, name))

@@ -70,6 +70,8 @@ def test_only_a_pod_that_the_pool_owns_is_an_agents_pod() -> None:
     assert cache.find_pod(KEY, "orphan") is None
     assert cache.find_pod(KEY, "foreign") is None
     assert cache.find_pod(KEY, "nobody") is None
+    assert cache.may_join(KEY) == {"mine", "orphan"}
+    assert cache.may_join(NamespacedName("n", "no-pool")) == set()
 
 
 def test_a_terminating_pod_is_told_as_such() -> None:
