@@ -11,7 +11,7 @@ import msgspec
 
 from app.core.agents import AgentView
 from app.core.diagnosis import HELD, Cause, Problem, diagnose
-from app.model.meta import DELETION_COST, SAFE_TO_EVICT, TEMPLATE_HASH_LABEL
+from app.model.meta import DELETION_COST, SAFE_TO_EVICT, TEMPLATE_HASH_LABEL, ObjectMeta
 from app.model.pod import Pod
 
 PROBLEM_GRACE = 20.0
@@ -139,7 +139,7 @@ def classify(
     """
     workers = []
     for pod in pods:
-        meta, (template_hash, cost, evict) = pod.metadata, _marks(pod)
+        meta, (template_hash, hints) = pod.metadata, _marks(pod.metadata)
         agent = agents.get(meta.name)
         wait = waits.get(meta.uid)
         state = state_of(pod, agent, inherited=meta.uid in inherited, deleting=meta.uid in deleting)
@@ -164,7 +164,7 @@ def classify(
                 problem=problem,
                 stuck=stuck,
                 recheck_at=recheck_at if recheck_at is not None and recheck_at > now else None,
-                hints=(cost, evict),
+                hints=hints,
             )
         )
     return sorted(workers, key=attrgetter("name"))
@@ -181,16 +181,15 @@ def alike(old: Pod, new: Pod) -> bool:
         bool(after.controller_uid())
         and before.uid == after.uid
         and before.deletion_timestamp == after.deletion_timestamp
-        and _marks(old) == _marks(new)
+        and _marks(before) == _marks(after)
         and before.owner_references == after.owner_references
         and diagnose(old) == diagnose(new)
     )
 
 
-def _marks(pod: Pod) -> tuple[str, str, str]:
-    """What is read of its labels and annotations: template hash, deletion cost, whether it may be evicted."""
-    labels, annotations = pod.metadata.labels or {}, pod.metadata.annotations or {}
-    return labels.get(TEMPLATE_HASH_LABEL, ""), annotations.get(DELETION_COST, ""), annotations.get(SAFE_TO_EVICT, "")
+def _marks(meta: ObjectMeta) -> tuple[str, tuple[str, str]]:
+    """What is read of a pod's labels and annotations: its template's hash and its hints (``Worker.hints``)."""
+    return meta.label(TEMPLATE_HASH_LABEL), (meta.annotation(DELETION_COST), meta.annotation(SAFE_TO_EVICT))
 
 
 def ailing(workers: Iterable[Worker]) -> str:
